@@ -1,0 +1,106 @@
+//! Taking messages out of a lane, and giving them back.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use wf_schema::{BatchId, Lane, Millis, RunId};
+
+use super::{BoxFuture, Key};
+
+/// Delivers the messages of lanes.
+pub trait Consume: Send + Sync + 'static {
+    /// Opens `lane` for consuming. Any number of sources, here and on other nodes, may share a lane; each message
+    /// goes to one of them at a time.
+    ///
+    /// # Errors
+    /// `Fatal` when the broker's layout is not set up, `Denied` where the caller has no right to consume.
+    fn lane(&self, lane: Lane) -> BoxFuture<'_, Box<dyn DeliverySource>>;
+
+    /// How long a delivery stays its owner's without [`Lease::renew`]. The same for every node of a factory.
+    fn lease(&self) -> Duration;
+
+    /// Waits until every [`Lease::ack`] and [`Lease::release`] so far is confirmed by the broker.
+    ///
+    /// # Errors
+    /// `Retryable` when some were still unconfirmed at the broker's own deadline; those messages may come again.
+    fn settled(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The deliveries of one lane to one owner. Dropping it stops the flow; what was delivered and not taken yet is
+/// released.
+pub trait DeliverySource: Send + 'static {
+    /// Adds credit for `messages` more deliveries of `bytes` in all. Nothing is delivered without credit; each
+    /// delivery uses up one message and its own size. A delivery may overdraw the bytes (so one larger than any
+    /// grant still comes), and nothing more comes until both are above zero again.
+    fn grant(&mut self, messages: usize, bytes: usize);
+
+    /// The next delivery. Owned on arrival: its lease runs from then on, so callers take deliveries as they come
+    /// and keep them renewed. Waits while the lane is empty or there is no credit. Cancel safe.
+    ///
+    /// A connection that breaks is mended inside; it shows here only as a wait.
+    ///
+    /// # Errors
+    /// `Denied` or `Fatal` when the flow cannot be mended.
+    fn next(&mut self) -> BoxFuture<'_, Delivery>;
+}
+
+/// One delivery of a message.
+#[derive(Clone)]
+pub struct Delivery {
+    /// The lane it came from.
+    pub lane: Lane,
+    /// What it says.
+    pub bytes: Bytes,
+    /// Which delivery lineage it belongs to; the same over redeliveries of the same stored message.
+    pub run: RunId,
+    /// How often the broker has delivered this message, with this time: from 1. Not the jobs' attempt.
+    pub delivered: u64,
+    /// The id that its batch takes if the message brings none of its own (plain JSON), the same over redeliveries.
+    pub fallback_id: BatchId,
+    /// When the broker stored the message.
+    pub stored_at: Millis,
+    /// Which tick of which cron it is, if it is one.
+    pub fired: Option<Fired>,
+    /// The hold on it: settle it here.
+    pub lease: Arc<dyn Lease>,
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("lane", &self.lane)
+            .field("run", &self.run)
+            .field("delivered", &self.delivered)
+            .field("bytes", &self.bytes.len())
+            .field("fired", &self.fired)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A firing of a cron.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// The cron's key.
+    pub key: Key,
+    /// The time the firing stands for; the same over redeliveries.
+    pub tick: Millis,
+}
+
+/// The hold on one delivery. None of these waits: the broker object sends them, pipelined, and repeats them over
+/// broken connections until the broker has answered.
+///
+/// None of them proves ownership. When a lease has run out and the message was delivered anew, a late `ack` may
+/// remove it, a late `renew` may prolong the other's lease and a late `release` may hand it on; none of them may
+/// lose a message that nobody acknowledged. The only fence is [`super::OutcomeLog::append`].
+pub trait Lease: Send + Sync + 'static {
+    /// The message is done: remove it. A second settling of the same delivery is ignored.
+    fn ack(&self);
+
+    /// Extends the lease to its full length from now.
+    fn renew(&self);
+
+    /// Deliver it again, not before `delay` (rounded up to what the broker can do). Not an attempt of its jobs.
+    fn release(&self, delay: Duration);
+}

@@ -1,0 +1,14 @@
+//! What stores and delivers batches.
+//!
+//! The *contract* is a handful of small traits by role, and [`Broker`] is all of them together. The pipeline
+//! (ingest, executor) knows these traits and nothing of any broker.
+
+mod contract;
+mod error;
+
+pub use contract::{
+    BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Fired, Hint, Key,
+    KeyError, KeyedRecords, LaneStats, Lease, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored,
+    Version,
+};
+pub use error::{BrokerError, Cause, Result};
