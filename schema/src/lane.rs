@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +32,10 @@ impl Queue {
 }
 
 impl Default for Queue {
+    /// The queue `default`. Most jobs go there, so it is made once and shared.
     fn default() -> Self {
-        Self("default".into())
+        static DEFAULT: LazyLock<Queue> = LazyLock::new(|| Queue("default".into()));
+        DEFAULT.clone()
     }
 }
 

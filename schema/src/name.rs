@@ -18,9 +18,14 @@ impl NameError {
     }
 }
 
-/// `text`, if it has 1 to `max` bytes, all ASCII letters, digits or one of `also`.
-pub(crate) fn checked(what: &'static str, text: &str, max: usize, also: &str) -> Result<Arc<str>, NameError> {
+/// Refuses `text` unless it has 1 to `max` bytes, all ASCII letters, digits or one of `also`.
+pub(crate) fn check(what: &'static str, text: &str, max: usize, also: &str) -> Result<(), NameError> {
     let fits =
         !text.is_empty() && text.len() <= max && text.bytes().all(|b| b.is_ascii_alphanumeric() || also.as_bytes().contains(&b));
-    if fits { Ok(text.into()) } else { Err(NameError::new(what, text, format!("1 to {max} characters of A-Z a-z 0-9 {also}"))) }
+    if fits { Ok(()) } else { Err(NameError::new(what, text, format!("1 to {max} characters of A-Z a-z 0-9 {also}"))) }
+}
+
+/// `text`, if [`check`] lets it pass.
+pub(crate) fn checked(what: &'static str, text: &str, max: usize, also: &str) -> Result<Arc<str>, NameError> {
+    check(what, text, max, also).map(|()| text.into())
 }

@@ -1,0 +1,185 @@
+//! Writing a batch.
+
+use bytes::Bytes;
+
+use super::{Header, JobView, layout};
+use crate::{Job, Limits, PastFailure, Policy, WireError, column, frame};
+
+/// A batch that jobs are still added to.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use wf_schema::{Batch, BatchBuilder, BatchId, Format, Header, Job, Limits};
+///
+/// let mut open = BatchBuilder::new(Header::new(BatchId::new(), Format::Json));
+/// for n in 0..1000 {
+///     open.push(&Job::new("math_add", &serde_json::json!({"a": n, "b": 1}))?)?;
+/// }
+/// let message = open.encode();
+/// assert!(message.len() < 12 * 1000);
+/// assert_eq!(Batch::decode(&message, &Limits::default())?.len(), 1000);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct BatchBuilder {
+    pub(super) header: Header,
+    pub(super) kinds: Vec<String>,
+    pub(super) policies: Vec<Policy>,
+    pub(super) count: u32,
+    /// An index into `kinds` for each job.
+    pub(super) kind_of: Vec<u8>,
+    /// An index into `policies` for each job.
+    pub(super) policy_of: Vec<u8>,
+    pub(super) args_len: Vec<u8>,
+    pub(super) args: Vec<u8>,
+    /// Only once a job was carried over: its index, attempt and past failures, for every job.
+    pub(super) carried: Option<Carried>,
+}
+
+/// What only batches of retried, moved or split jobs have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Carried {
+    pub(super) indexes: Vec<u8>,
+    pub(super) attempts: Vec<u8>,
+    pub(super) history_len: Vec<u8>,
+    pub(super) histories: Vec<u8>,
+}
+
+/// Why a job does not fit into an open batch. Close it and put the job into the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// The batch has as many jobs, distinct kinds or distinct policies as it can hold.
+    #[error("the batch is full")]
+    Full,
+    /// The job's args are written in another format than the batch's.
+    #[error("the batch holds args of another format")]
+    Format,
+}
+
+impl BatchBuilder {
+    /// An empty batch.
+    pub fn new(header: Header) -> Self {
+        Self {
+            header,
+            kinds: Vec::new(),
+            policies: Vec::new(),
+            count: 0,
+            kind_of: Vec::new(),
+            policy_of: Vec::new(),
+            args_len: Vec::new(),
+            args: Vec::new(),
+            carried: None,
+        }
+    }
+
+    /// What all the jobs share.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The number of jobs.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there are no jobs.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The size of the batch before it is compressed, in bytes, to within its tables.
+    pub fn raw_len(&self) -> usize {
+        let carried = self.carried.as_ref().map_or(0, |c| c.indexes.len() + c.attempts.len() + c.histories.len());
+        self.args.len() + self.args_len.len() + 2 * self.kind_of.len() + carried
+    }
+
+    /// Adds a job: the index that its id has.
+    ///
+    /// # Errors
+    /// When the job does not fit into this batch; it is unchanged then.
+    pub fn push(&mut self, job: &Job<'_>) -> Result<u32, PushError> {
+        if job.format != self.header.format {
+            return Err(PushError::Format);
+        }
+        let index = self.count;
+        self.add(&job.kind, &job.policy, &job.args)?;
+        if let Some(carried) = &mut self.carried {
+            carried.add(index, 1, &[]);
+        }
+        Ok(index)
+    }
+
+    /// Adds a job of another batch under the id it was born with, as `attempt`, with `history` in place of its own
+    /// if given. For retries, moves, splits and dead letters.
+    ///
+    /// # Errors
+    /// When the job does not fit into this batch; it is unchanged then.
+    pub fn carry(&mut self, job: &JobView<'_>, attempt: u32, history: Option<&[PastFailure]>) -> Result<(), PushError> {
+        let before = self.count;
+        self.add(job.kind().as_str(), job.policy(), job.args())?;
+        let carried = self.carried.get_or_insert_with(|| {
+            let mut carried = Carried::default();
+            (0..before).for_each(|index| carried.add(index, 1, &[]));
+            carried
+        });
+        match history {
+            Some(history) => carried.add(job.index(), attempt, &layout::encode_history(history)),
+            None => carried.add(job.index(), attempt, job.raw_history()),
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, kind: &str, policy: &Policy, args: &[u8]) -> Result<(), PushError> {
+        if self.count as usize >= Limits::default().jobs || self.args.len() + args.len() > u32::MAX as usize / 2 {
+            return Err(PushError::Full);
+        }
+        // Neighbours are mostly alike, so the last used entry is looked at first.
+        let kind_at = place(&self.kinds, self.kind_of.last(), |k| k == kind);
+        let policy_at = place(&self.policies, self.policy_of.last(), |p| p == policy);
+        if kind_at >= Limits::TABLE || policy_at >= Limits::TABLE {
+            return Err(PushError::Full);
+        }
+        if kind_at == self.kinds.len() {
+            self.kinds.push(kind.to_owned());
+        }
+        if policy_at == self.policies.len() {
+            self.policies.push(policy.clone());
+        }
+        self.kind_of.push(kind_at as u8);
+        self.policy_of.push(policy_at as u8);
+        column::push(&mut self.args_len, args.len() as u32);
+        self.args.extend_from_slice(args);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The batch as one message.
+    pub fn encode(&self) -> Bytes {
+        frame::seal(&layout::encode(self))
+    }
+}
+
+/// Where `table` has what `is` looks for, or its length if it has not.
+fn place<T>(table: &[T], last: Option<&u8>, is: impl Fn(&T) -> bool) -> usize {
+    match last.map(|at| *at as usize) {
+        Some(at) if is(&table[at]) => at,
+        _ => table.iter().position(is).unwrap_or(table.len()),
+    }
+}
+
+impl Carried {
+    fn add(&mut self, index: u32, attempt: u32, history: &[u8]) {
+        column::push(&mut self.indexes, index);
+        column::push(&mut self.attempts, attempt);
+        column::push(&mut self.history_len, history.len() as u32);
+        self.histories.extend_from_slice(history);
+    }
+}
+
+impl From<PushError> for WireError {
+    fn from(_: PushError) -> Self {
+        Self::Malformed("jobs of one batch that do not fit into one batch")
+    }
+}

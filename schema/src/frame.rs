@@ -1,0 +1,159 @@
+//! The envelope that every message travels in: what it holds, how it is compressed, whether it is whole.
+//!
+//! `"WF" | version u8 | codec u8 | raw_len u32 LE | crc32c u32 LE of the body | body`; the body, once decompressed,
+//! is one byte that says what it is ([`Content`]) and then postcard.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Serialize;
+
+use crate::Limits;
+
+/// The version of the wire format that is written. Every version up to it can be read.
+pub const VERSION: u8 = 1;
+
+const MAGIC: [u8; 2] = *b"WF";
+const HEADER: usize = 12;
+/// Below this a body is sent as it is: there is nothing to gain.
+const COMPRESS_ABOVE: usize = 64;
+
+/// What a message holds: the first byte of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Content {
+    Batch = 1,
+    Record = 2,
+    DeadLetter = 3,
+}
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Codec {
+    None = 0,
+    Lz4 = 1,
+}
+
+/// Why a message cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// It does not start with `WF`, nor is it JSON.
+    #[error("not a message of Work Factory: it starts with neither `WF` nor `{{` or `[`")]
+    Magic,
+    /// It ends early.
+    #[error("the message is cut short: {have} bytes of {want}")]
+    Truncated {
+        /// The bytes that are there.
+        have: usize,
+        /// The bytes that should be there, at least.
+        want: usize,
+    },
+    /// It was written by a newer program.
+    #[error("wire version {0} is newer than this program reads ({VERSION}): upgrade readers before writers")]
+    Version(u8),
+    /// It is compressed in a way this program does not know.
+    #[error("codec {0} is not known")]
+    Codec(u8),
+    /// Its body does not match its checksum.
+    #[error("the checksum does not match: the message was damaged on its way")]
+    Checksum,
+    /// It holds more than the reader is willing to hold.
+    #[error("{what} is {value}; the limit is {limit}")]
+    Limit {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        value: usize,
+        /// The reader's limit.
+        limit: usize,
+    },
+    /// It is whole, but what it says makes no sense.
+    #[error("the message is malformed: {0}")]
+    Malformed(&'static str),
+    /// It holds something else than was asked for.
+    #[error("the message holds content {found}, not {expected}")]
+    Content {
+        /// What it holds.
+        found: u8,
+        /// What was asked for.
+        expected: u8,
+    },
+}
+
+/// Appends the postcard of `value` to `to`.
+pub(crate) fn write(value: &impl Serialize, to: Vec<u8>) -> Vec<u8> {
+    // Writing plain structs to memory cannot fail: postcard errs only on sequences of unknown length and full buffers.
+    postcard::to_extend(value, to).unwrap_or_default()
+}
+
+/// Puts `body` (which starts with its [`Content`]) into an envelope, compressed if that makes it smaller.
+pub(crate) fn seal(body: &[u8]) -> Bytes {
+    let mut message = BytesMut::with_capacity(HEADER + body.len());
+    message.put_bytes(0, HEADER);
+    let mut codec = Codec::None;
+    if body.len() > COMPRESS_ABOVE {
+        message.put_bytes(0, lz4_flex::block::get_maximum_output_size(body.len()));
+        match lz4_flex::block::compress_into(body, &mut message[HEADER..]) {
+            Ok(size) if size < body.len() => {
+                codec = Codec::Lz4;
+                message.truncate(HEADER + size);
+            }
+            _ => message.truncate(HEADER),
+        }
+    }
+    if matches!(codec, Codec::None) {
+        message.extend_from_slice(body);
+    }
+    let crc = crc32c::crc32c(&message[HEADER..]);
+    message[..2].copy_from_slice(&MAGIC);
+    message[2] = VERSION;
+    message[3] = codec as u8;
+    message[4..8].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    message[8..12].copy_from_slice(&crc.to_le_bytes());
+    message.freeze()
+}
+
+/// The body of `message`, decompressed and without its content byte. Shares the message's memory if it was not
+/// compressed. Allocates at most `limits.raw_bytes`.
+pub(crate) fn open(message: &Bytes, expected: Content, limits: &Limits) -> Result<Bytes, WireError> {
+    if !is_framed(message) {
+        return Err(WireError::Magic);
+    }
+    if message.len() < HEADER {
+        return Err(WireError::Truncated { have: message.len(), want: HEADER });
+    }
+    let word = |at: usize| u32::from_le_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]]);
+    if message[2] == 0 || message[2] > VERSION {
+        return Err(WireError::Version(message[2]));
+    }
+    let raw_len = word(4) as usize;
+    if raw_len > limits.raw_bytes {
+        return Err(WireError::Limit { what: "the size of the decompressed body", value: raw_len, limit: limits.raw_bytes });
+    }
+    let body = message.slice(HEADER..);
+    // The checksum comes before the decompressor, so that damage is called damage.
+    if crc32c::crc32c(&body) != word(8) {
+        return Err(WireError::Checksum);
+    }
+    let body = match message[3] {
+        0 if body.len() == raw_len => body,
+        0 => return Err(WireError::Truncated { have: body.len(), want: raw_len }),
+        1 => {
+            let raw = lz4_flex::block::decompress(&body, raw_len).map_err(|_| WireError::Malformed("lz4"))?;
+            if raw.len() != raw_len {
+                return Err(WireError::Truncated { have: raw.len(), want: raw_len });
+            }
+            Bytes::from(raw)
+        }
+        codec => return Err(WireError::Codec(codec)),
+    };
+    match body.first() {
+        Some(&found) if found == expected as u8 => Ok(body.slice(1..)),
+        Some(&found) => Err(WireError::Content { found, expected: expected as u8 }),
+        None => Err(WireError::Malformed("empty body")),
+    }
+}
+
+/// Whether `message` claims to be an envelope.
+pub(crate) fn is_framed(message: &[u8]) -> bool {
+    message.starts_with(&MAGIC)
+}

@@ -1,0 +1,150 @@
+//! A record of what became of jobs: the outcomes of one step of one run, in one message.
+//!
+//! The record is the commit point of settling: what is in it has happened. [`RecordBuilder`] writes one, [`Record`]
+//! reads one. Columnar like a batch: outcomes that are all alike (completed, first attempt) cost next to nothing.
+
+mod builder;
+mod layout;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{BatchId, Failure, Format, JobId, Kind, Lane, Limits, Millis, RunId, State, WireError, frame};
+
+pub use builder::RecordBuilder;
+
+/// What all outcomes of a record share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordHeader {
+    /// The batch the jobs were born in.
+    pub batch: BatchId,
+    /// The run they were settled in.
+    pub run: RunId,
+    /// Which record of that run this is, from 0.
+    pub step: u32,
+    /// A number that only the writer has: how it knows its own record when the answer to its append was lost.
+    pub writer: u64,
+    /// The executor that wrote it.
+    pub executor: String,
+    /// When it was written.
+    pub at: Millis,
+    /// The lane the jobs came from.
+    pub lane: Lane,
+    /// How the results are written.
+    pub format: Format,
+}
+
+/// A record as it was read.
+#[derive(Clone, Debug)]
+pub struct Record {
+    header: RecordHeader,
+    kinds: Arc<[Kind]>,
+    slots: Vec<Slot>,
+    results: Bytes,
+    failures: Vec<Failed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    index: u32,
+    attempt: u32,
+    kind: u16,
+    state: State,
+    /// The bytes of the result within `results`.
+    start: u32,
+    len: u32,
+    /// The place in `failures`, if this one failed.
+    failure: Option<u32>,
+}
+
+/// What only attempts that did not complete have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Failed {
+    failure: Option<Failure>,
+    retry_at: Option<Millis>,
+}
+
+impl Record {
+    /// Reads an enveloped record. The memory taken is bounded by `limits`, whatever the message claims.
+    ///
+    /// # Errors
+    /// When the message is not a whole record of a version this program knows, within `limits`.
+    pub fn decode(message: &Bytes, limits: &Limits) -> Result<Self, WireError> {
+        layout::decode(&frame::open(message, frame::Content::Record, limits)?, limits)
+    }
+
+    /// What all the outcomes share.
+    pub fn header(&self) -> &RecordHeader {
+        &self.header
+    }
+
+    /// The number of outcomes.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are no outcomes.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// All outcomes, in the order they were settled.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = OutcomeView<'_>> {
+        self.slots.iter().map(|slot| OutcomeView { record: self, slot: *slot })
+    }
+}
+
+/// One outcome of a [`Record`].
+#[derive(Clone, Copy, Debug)]
+pub struct OutcomeView<'a> {
+    record: &'a Record,
+    slot: Slot,
+}
+
+impl<'a> OutcomeView<'a> {
+    /// The job.
+    pub fn id(&self) -> JobId {
+        JobId { batch: self.record.header.batch, index: self.slot.index }
+    }
+
+    /// The job's index in its batch.
+    pub fn index(&self) -> u32 {
+        self.slot.index
+    }
+
+    /// Which attempt it was, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.slot.attempt
+    }
+
+    /// The job's kind.
+    pub fn kind(&self) -> &'a Kind {
+        &self.record.kinds[self.slot.kind as usize]
+    }
+
+    /// How the attempt ended.
+    pub fn state(&self) -> State {
+        self.slot.state
+    }
+
+    /// The result, if it completed: in the record's format. Empty if the job asked for none to be stored.
+    pub fn result(&self) -> &'a [u8] {
+        self.record.results.get(self.slot.start as usize..self.slot.start as usize + self.slot.len as usize).unwrap_or_default()
+    }
+
+    /// Why it did not complete.
+    pub fn failure(&self) -> Option<&'a Failure> {
+        self.failed()?.failure.as_ref()
+    }
+
+    /// When the job is tried again, or started elsewhere, if it is.
+    pub fn retry_at(&self) -> Option<Millis> {
+        self.failed()?.retry_at
+    }
+
+    fn failed(&self) -> Option<&'a Failed> {
+        self.record.failures.get(self.slot.failure? as usize)
+    }
+}
