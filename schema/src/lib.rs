@@ -24,6 +24,7 @@
 
 mod batch;
 mod column;
+pub mod config;
 mod dead;
 mod form;
 mod frame;

@@ -70,16 +70,12 @@ impl fmt::Debug for BrokerUrl {
     }
 }
 
-/// `text` with what stands before an `@` replaced by `***`, in each of its comma-separated parts. Works on any text,
-/// so that a URL with a mistake in it does not show its password in the message about the mistake.
+/// `text` with what stands before an `@` replaced by `***`, for each URL in it. Works on any text, so that a URL with
+/// a mistake in it does not show its password in the message about the mistake.
 pub(super) fn masked(text: &str) -> String {
-    let part = |part: &str| match part.rsplit_once('@') {
-        Some((before, host)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://***@{host}"),
-            None => format!("***@{host}"),
-        },
-        None => part.to_owned(),
-    };
-    // A password may hold a comma itself: then everything up to the last `@` goes.
-    if text.matches("://").count() < 2 { part(text) } else { text.split(',').map(part).collect::<Vec<_>>().join(",") }
+    let authorities = text.split("://").map(|authority| match authority.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}"),
+        None => authority.to_owned(),
+    });
+    authorities.collect::<Vec<_>>().join("://")
 }

@@ -1,6 +1,7 @@
 //! Knobs: everything that is known about a setting, in one place. What is read, checked, shown and documented is
 //! derived from here.
 
+use super::origin::Origin;
 use super::profile::{Profile, ProfileSetting};
 use super::sections::SECTIONS;
 use super::setting::Setting;
@@ -42,6 +43,14 @@ impl DefaultValue {
                 Profile::Wan => wan,
                 Profile::Wireless => wireless,
             },
+        }
+    }
+
+    /// Where the default under `profile` comes from.
+    pub(super) fn origin(&self, profile: Profile) -> Origin {
+        match self {
+            Self::Same(_) => Origin::Default,
+            Self::PerProfile(_) => Origin::Profile(profile),
         }
     }
 }
@@ -125,5 +134,9 @@ pub(super) fn nearest(text: &str, known: impl Iterator<Item = String>, separator
         let misplaced = separator == '.' && !last(text).is_empty() && last(text) == last(known);
         if misplaced { 1 } else { strsim::osa_distance(text, known) }
     };
-    known.map(|known| (distance(&known), known)).filter(|(far, known)| *far <= known.len().min(text.len()) / 3).min().map(|(_, known)| known)
+    known
+        .map(|known| (distance(&known), known))
+        .filter(|(far, known)| *far <= known.len().min(text.len()) / 3)
+        .min()
+        .map(|(_, known)| known)
 }

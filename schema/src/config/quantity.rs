@@ -53,7 +53,7 @@ fn part(digits: &str, factor: u64) -> Option<u64> {
 /// `count` of the smallest unit, written in the largest of `units` that divides it. `units` ascend, and the first
 /// of them is the smallest.
 pub(super) fn show(count: u64, units: &[Unit]) -> String {
-    let fitting = units.iter().rev().find(|(_, factor)| count != 0 && count % factor == 0);
+    let fitting = units.iter().rev().find(|(_, factor)| count != 0 && count.is_multiple_of(*factor));
     match fitting.or(units.first()) {
         Some((name, factor)) => format!("{} {name}", count / factor),
         None => count.to_string(),

@@ -11,9 +11,10 @@ use super::knob::{DefaultValue, Knob, Section, judge};
 use super::log::{LogFilter, LogFormat};
 use super::profile::{Profile, ProfileSetting};
 use super::read::Reader;
+use super::replicas::Replicas;
 use super::setting::Setting;
 use super::size::Size;
-use super::token::{NodeName, Prefix};
+use super::token::{InboxPrefix, NodeName, Prefix};
 use crate::Queue;
 
 macro_rules! default_value {
@@ -22,8 +23,12 @@ macro_rules! default_value {
 }
 
 macro_rules! limits {
-    () => { None };
-    ($min:literal $max:literal) => { Some(($min, $max)) };
+    () => {
+        None
+    };
+    ($min:literal $max:literal) => {
+        Some(($min, $max))
+    };
 }
 
 macro_rules! knob {
@@ -109,6 +114,11 @@ sections! {
         prefix: Prefix = "wf";
         /// A file with NATS credentials (JWT and key). Unset, the node connects without.
         creds: Option<PathBuf> = "unset";
+        /// A file with root certificates (PEM) to trust beside the system's, for `tls://`.
+        root_certificates: Option<PathBuf> = "unset";
+        /// The first token of the subjects at which answers arrive. With one of its own, a role cannot read the
+        /// answers to another.
+        inbox_prefix: InboxPrefix = "_INBOX";
         /// How long one attempt to connect may take.
         connect_timeout: Duration = ["5 s", "10 s", "15 s", "20 s"] in "100 ms" ..= "5 min";
         /// How long a starting node keeps trying to connect before it gives up.
@@ -158,7 +168,7 @@ sections! {
     /// How an executor asks a NATS server for batches.
     PullSettings pull {
         /// How long one request for batches stays open at the server: the longest stall after a lost one.
-        expires: Duration = ["15 s", "15 s", "15 s", "10 s"] in "1 s" ..= "5 min";
+        expires: Duration = ["15 s", "15 s", "15 s", "10 s"] in "1 s" ..= "2 min";
         /// How often the server says that an open request is still alive.
         heartbeat: Duration = ["5 s", "5 s", "5 s", "4 s"] in "100 ms" ..= "1 min";
     }
@@ -199,23 +209,33 @@ sections! {
         /// it, another executor takes over.
         lease: Duration = ["30 s", "30 s", "30 s", "1 min"] in "3 s" ..= "1 h";
         /// On how many servers of a NATS cluster each message is stored.
-        replicas: u32 = "1" in "1" ..= "5";
+        replicas: Replicas = "1";
         /// The most that all waiting jobs may take at the broker.
         jobs_bytes: Size = "8 GiB" in "1 MiB" ..= "1024 TiB";
-        /// The most batches that may wait in one lane, so that a queue nobody serves does not fill the factory.
-        lane_messages: u64 = "100000" in "1" ..= "100000000";
+        /// The most that one lane may take in the embedded broker, so that a queue nobody serves does not fill the
+        /// factory.
+        lane_bytes: Size = "2 GiB" in "1 MiB" ..= "1024 TiB";
+        /// The most messages that one lane may have on NATS, for the same reason: it has no limit of bytes a lane.
+        lane_messages: u32 = "100000" in "1" ..= "1000000000";
+        /// The most messages of one lane that may be delivered and not settled, over all executors.
+        lane_in_flight: u32 = "50000" in "1" ..= "1000000";
+        /// The most requests for batches of one lane that may be open at a NATS server, over all executors.
+        lane_pulls: u32 = "4096" in "16" ..= "1000000";
         /// How long the broker knows a message's id and refuses its repetition.
         dedup_window: Duration = "2 min" in "6 s" ..= "1 d";
         /// How long outcomes are kept.
         results_age: Duration = "1 d" in "1 min" ..= "365 d";
         /// The most that outcomes may take at the broker; the oldest go first.
-        results_bytes: Size = "1 GiB" in "1 MiB" ..= "1024 TiB";
-        /// The most records of outcomes; a NATS server keeps about a third of a KiB in memory for each.
-        results_messages: u64 = "1000000" in "1000" ..= "1000000000";
+        results_bytes: Size = "2 GiB" in "1 MiB" ..= "1024 TiB";
+        /// The most records of outcomes, the oldest of which go first; a NATS server keeps about a third of a KiB in
+        /// memory for each.
+        results_messages: u32 = "500000" in "1000" ..= "1000000000";
         /// How long dead letters are kept.
         dead_age: Duration = "14 d" in "1 min" ..= "3650 d";
-        /// The most that dead letters may take at the broker; the oldest go first.
+        /// The most that dead letters may take at the broker.
         dead_bytes: Size = "1 GiB" in "1 MiB" ..= "1024 TiB";
+        /// The most that keyed records (claims, heartbeats, cursors) may take on NATS.
+        state_bytes: Size = "256 MiB" in "1 MiB" ..= "1 TiB";
     }
 
     /// What is written to standard error.

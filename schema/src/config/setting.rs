@@ -58,26 +58,21 @@ impl Setting for Duration {
     }
 }
 
-macro_rules! count {
-    ($($type:ty),+) => {$(
-        impl Setting for $type {
-            const EXPECTED: &'static str = "a whole number, e.g. `50`";
+impl Setting for u32 {
+    const EXPECTED: &'static str = "a whole number, e.g. `50`";
 
-            fn parse(text: &str) -> Option<Self> {
-                super::quantity::parse(text, &[("", 1)])?.try_into().ok()
-            }
+    fn parse(text: &str) -> Option<Self> {
+        super::quantity::parse(text, &[("", 1)])?.try_into().ok()
+    }
 
-            fn shown(&self) -> String {
-                self.to_string()
-            }
+    fn shown(&self) -> String {
+        self.to_string()
+    }
 
-            fn measure(&self) -> Option<u64> {
-                Some(u64::from(*self))
-            }
-        }
-    )+};
+    fn measure(&self) -> Option<u64> {
+        Some(u64::from(*self))
+    }
 }
-count!(u32, u64);
 
 impl Setting for SocketAddr {
     const EXPECTED: &'static str = "an IP address and a port, e.g. `127.0.0.1:8080`";

@@ -4,13 +4,8 @@ use std::fmt;
 
 use super::setting::Setting;
 
-/// Whether `text` has 1 to `max` characters of `A-Z a-z 0-9 _ -`.
-fn is_token(text: &str, max: usize) -> bool {
-    (1..=max).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
-}
-
 macro_rules! token {
-    ($(#[$doc:meta])+ $type:ident up to $max:literal) => {
+    ($(#[$doc:meta])+ $type:ident: up to $max:literal of $characters:literal, $fits:expr) => {
         $(#[$doc])+
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub struct $type(String);
@@ -29,10 +24,11 @@ macro_rules! token {
         }
 
         impl Setting for $type {
-            const EXPECTED: &'static str = concat!("1 to ", $max, " characters of A-Z a-z 0-9 _ -");
+            const EXPECTED: &'static str = concat!("1 to ", $max, " characters of ", $characters);
 
             fn parse(text: &str) -> Option<Self> {
-                is_token(text, $max).then(|| Self(text.to_owned()))
+                let fits: fn(u8) -> bool = $fits;
+                ((1..=$max).contains(&text.len()) && text.bytes().all(fits)).then(|| Self(text.to_owned()))
             }
 
             fn shown(&self) -> String {
@@ -43,10 +39,14 @@ macro_rules! token {
 }
 
 token! {
-    /// The first token of every subject of a factory, and the first part of its streams' names.
-    Prefix up to 32
+    /// The first token of every subject of a factory; in capitals, the first part of its streams' names.
+    Prefix: up to 32 of "a-z 0-9 _ -", |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b)
+}
+token! {
+    /// The first token of the subjects at which a node's connections get their answers.
+    InboxPrefix: up to 64 of "A-Z a-z 0-9 _", |b| b.is_ascii_alphanumeric() || b == b'_'
 }
 token! {
     /// What a node calls itself.
-    NodeName up to 64
+    NodeName: up to 64 of "A-Z a-z 0-9 _ -", |b| b.is_ascii_alphanumeric() || b"_-".contains(&b)
 }
