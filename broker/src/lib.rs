@@ -3,7 +3,10 @@
 //! The *contract* is a handful of small traits by role, and [`Broker`] is all of them together. The pipeline
 //! (ingest, executor) knows these traits and nothing of any broker.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod contract;
+mod embedded;
 mod error;
 
 pub use contract::{
@@ -11,4 +14,5 @@ pub use contract::{
     KeyError, KeyedRecords, LaneStats, Lease, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored,
     Version,
 };
+pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use error::{BrokerError, Cause, Result};

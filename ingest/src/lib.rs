@@ -1,1 +1,28 @@
-//! stub
+//! Takes jobs from people and publishes them as batches.
+//!
+//! From the bottom up: a [`Publisher`] puts batches into the broker, pipelined within a [`Window`]; a [`Producer`]
+//! gathers the jobs of many callers into batches, and answers each once its batch is durable; a [`Server`] takes jobs
+//! over HTTP and hands them to a producer. Everything is bounded, and who finds no room is told when to come back.
+
+mod batcher;
+mod error;
+mod http;
+mod options;
+mod outcome;
+mod parcel;
+mod producer;
+mod publisher;
+mod receipt;
+mod schedule;
+mod tally;
+mod window;
+
+pub use error::{EnqueueError, PublishError};
+pub use http::{HttpState, ServeError, Server};
+pub use options::{BatchOptions, HttpOptions, Patience, ProducerOptions, RunTimes};
+pub use outcome::{Outcome, outcome, wait_for_outcome};
+pub use producer::{Producer, Submitted};
+pub use publisher::{Published, Publisher, PublisherStats, Sending};
+pub use receipt::Receipt;
+pub use tally::IdRange;
+pub use window::Window;

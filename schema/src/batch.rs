@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::column::Span;
 use crate::{BatchId, Format, JobId, Kind, Limits, Millis, PastFailure, Policy, WireError, frame, now};
 
 pub use builder::{BatchBuilder, PushError};
@@ -70,21 +71,12 @@ struct Slot {
     history: Span,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    start: u32,
-    len: u32,
-}
-
-impl Span {
-    fn of(self, bytes: &Bytes) -> &[u8] {
-        // Spans are made by `layout` and `json`, which keep them inside; an empty slice is never reached.
-        bytes.get(self.start as usize..self.start as usize + self.len as usize).unwrap_or_default()
-    }
-}
-
 impl Batch {
-    /// Reads an enveloped batch. The memory taken is bounded by `limits`, whatever the message claims.
+    /// Reads an enveloped batch.
+    ///
+    /// The memory taken is bounded by `limits`, whatever the message claims: `raw_bytes` for the body (none if it is
+    /// not compressed: the message itself is shared) and 28 bytes for each of up to `jobs` jobs. Policies come out within
+    /// the limits of [`Policy`], whatever was written.
     ///
     /// # Errors
     /// When the message is not a whole batch of a version this program knows, within `limits`.
@@ -147,23 +139,32 @@ impl Batch {
         let mut done = Vec::new();
         let mut open = vec![(0, self.len())];
         while let Some((start, end)) = open.pop() {
-            let mut builder = BatchBuilder::new(self.header.clone());
-            for job in self.slots[start..end].iter().map(|slot| JobView { batch: self, slot: *slot }) {
-                builder.carry(&job, job.attempt(), None)?;
-            }
-            let bytes = builder.encode();
-            if bytes.len() <= max {
-                done.push(bytes);
-            } else if end - start <= 1 {
-                return Err(WireError::Limit { what: "the size of a job on the wire", value: bytes.len(), limit: max });
-            } else {
-                let half = start + (end - start) / 2;
-                // The stack gives back what was put last, so the second half goes in first.
-                open.push((half, end));
-                open.push((start, half));
+            let message = self.encode_part(&self.slots[start..end]);
+            let single = end - start <= 1;
+            match message {
+                Ok(bytes) if bytes.len() <= max => done.push(bytes),
+                Ok(bytes) if single => {
+                    return Err(WireError::Limit { what: "the size of a job on the wire", value: bytes.len(), limit: max });
+                }
+                Err(error) if single => return Err(error.into()),
+                // Too large, or (read from JSON) of more kinds or policies than one batch holds.
+                _ => {
+                    let half = start + (end - start) / 2;
+                    // The stack gives back what was put last, so the second half goes in first.
+                    open.push((half, end));
+                    open.push((start, half));
+                }
             }
         }
         Ok(done)
+    }
+
+    fn encode_part(&self, slots: &[Slot]) -> Result<Bytes, PushError> {
+        let mut builder = BatchBuilder::new(self.header.clone());
+        for slot in slots {
+            builder.carry(&JobView { batch: self, slot: *slot }, slot.attempt, None)?;
+        }
+        Ok(builder.encode())
     }
 }
 
@@ -207,13 +208,13 @@ impl<'a> JobView<'a> {
 
     /// What its handler is given.
     pub fn args(&self) -> &'a [u8] {
-        self.slot.args.of(&self.batch.args)
+        // Spans are made by `layout` and `json`, which keep them inside.
+        self.batch.args.get(self.slot.args.range()).unwrap_or_default()
     }
 
     /// The same, sharing the message's memory: for work that outlives the batch.
     pub fn args_shared(&self) -> Bytes {
-        let Span { start, len } = self.slot.args;
-        self.batch.args.slice(start as usize..start as usize + len as usize)
+        self.batch.args.slice_ref(self.args())
     }
 
     /// The attempts that failed before, the oldest first; empty if they cannot be read.
@@ -222,6 +223,6 @@ impl<'a> JobView<'a> {
     }
 
     fn raw_history(&self) -> &'a [u8] {
-        self.slot.history.of(&self.batch.histories)
+        self.batch.histories.get(self.slot.history.range()).unwrap_or_default()
     }
 }

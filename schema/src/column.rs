@@ -1,5 +1,7 @@
 //! Columns of small numbers: LEB128 varints one after another.
 
+use std::ops::Range;
+
 use crate::WireError;
 
 pub(crate) fn push(column: &mut Vec<u8>, mut value: u32) {
@@ -8,6 +10,20 @@ pub(crate) fn push(column: &mut Vec<u8>, mut value: u32) {
         value >>= 7;
     }
     column.push(value as u8);
+}
+
+/// Where a piece of bytes is in the bytes of all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+}
+
+impl Span {
+    pub(crate) fn range(self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.len as usize
+    }
 }
 
 /// Reads a column from its start.
@@ -31,6 +47,17 @@ impl Reader<'_> {
             }
         }
         Err(WireError::Malformed("a column ends early"))
+    }
+
+    /// Reads a length and moves on to the piece of that length behind `last`, within `len` bytes.
+    pub(crate) fn next_span(&mut self, last: Span, len: usize) -> Result<Span, WireError> {
+        let (start, take) = (u64::from(last.start) + u64::from(last.len), self.next()?);
+        let end = start + u64::from(take);
+        // Lengths are bounded by a u32, the body too: what lies within it has a start that fits.
+        match u32::try_from(start) {
+            Ok(start) if end <= len as u64 => Ok(Span { start, len: take }),
+            _ => Err(WireError::Truncated { have: len, want: usize::try_from(end).unwrap_or(usize::MAX) }),
+        }
     }
 
     pub(crate) fn end(&self) -> Result<(), WireError> {

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Batch, Failure, Lane, Limits, Millis, WireError, frame};
 
+/// What a dead letter has beside the message that died, at most, in bytes.
+const BESIDE: usize = 64 * 1024;
+
 /// A dead letter: what died, where, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
@@ -44,8 +47,9 @@ impl DeadLetter {
     /// # Errors
     /// When the message is not a whole dead letter of a version this program knows, within `limits`.
     pub fn decode(message: &Bytes, limits: &Limits) -> Result<Self, WireError> {
-        let body = frame::open(message, frame::Content::DeadLetter, limits)?;
-        postcard::from_bytes(&body).map_err(|_| WireError::Malformed("a dead letter"))
+        // What died may have been as large as a message can be: its letter is a little larger.
+        let limits = Limits { raw_bytes: limits.raw_bytes.saturating_add(BESIDE), ..*limits };
+        frame::read(&frame::open(message, frame::Content::DeadLetter, &limits)?, "a dead letter")
     }
 
     /// The jobs that died, if they could be read at all.

@@ -71,6 +71,9 @@ impl<'a> Job<'a> {
             let limit = format!("at most {} bytes: put large inputs elsewhere and pass where they are", limits.args_bytes);
             return Err(JobError::limit("args", format!("{} bytes long", args.len()), limit));
         }
+        if args.len() > 2 * MAX_DEPTH && depth(args) > MAX_DEPTH {
+            return Err(JobError::limit("args", "nested too deeply", format!("at most {MAX_DEPTH} levels")));
+        }
         let queue = form.queue.as_deref().map(Queue::new).transpose()?.unwrap_or_default();
         let run_at = run_at(form.delay.as_ref(), form.run_at.as_deref())?;
         Ok(Self {
@@ -152,11 +155,43 @@ fn within(field: &'static str, Text(span): Text, min: Duration, max: Duration) -
     Ok(span.as_millis() as u64)
 }
 
-/// serde_json's message, with what a newcomer needs added.
+/// The deepest that args may be nested: what serde_json reads, so that the handler can.
+const MAX_DEPTH: usize = 127;
+
+/// How deeply `json`, which parses, is nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// serde_json's message, with what a newcomer needs added, and without a text of any length that it quotes.
 fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    if text.starts_with("missing field `args`") { format!("{text} (a kind that takes nothing is given {{}})") } else { text }
+    if text.starts_with("missing field `args`") {
+        return format!("{text} (a kind that takes nothing is given {{}})");
+    }
+    match text.char_indices().nth(MAX_TEXT) {
+        // The end says where it is.
+        Some((cut, _)) => format!("{}... at line {} column {}", &text[..cut], error.line(), error.column()),
+        None => text,
+    }
 }
+
+/// The longest message about a form, in characters.
+const MAX_TEXT: usize = 400;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -198,6 +233,20 @@ mod tests {
     }
 
     #[test]
+    fn args_are_as_deep_as_a_handler_can_read() {
+        let limits = Limits::default();
+        let nested = |levels: usize| format!(r#"{{"kind":"k","args":{}"[[{{\""{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        for (levels, good) in [(1, true), (MAX_DEPTH, true), (MAX_DEPTH + 1, false), (100_000, false)] {
+            let json = nested(levels);
+            let job = Job::from_json(json.as_bytes(), &limits);
+            assert_eq!(job.is_ok(), good, "{levels}");
+            if let Ok(job) = job {
+                serde_json::from_slice::<serde_json::Value>(&job.args).unwrap();
+            }
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let long = format!(r#"{{"kind":"k","args":"{}"}}"#, "x".repeat(40));
         for (json, says) in [
@@ -217,6 +266,7 @@ mod tests {
             (long.as_str(), "args is 42 bytes long; at most 32"),
             ("", "EOF"),
             ("[]", "invalid length 0"),
+            (&format!(r#"{{"kind":"k","args":1,"{}":1}}"#, "ü".repeat(500)), "ü... at line 1 column"),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(says), "{json}: {error}");

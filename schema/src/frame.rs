@@ -3,8 +3,8 @@
 //! `"WF" | version u8 | codec u8 | raw_len u32 LE | crc32c u32 LE of the body | body`; the body, once decompressed,
 //! is one byte that says what it is ([`Content`]) and then postcard.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use serde::Serialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::Limits;
 
@@ -15,6 +15,8 @@ const MAGIC: [u8; 2] = *b"WF";
 const HEADER: usize = 12;
 /// Below this a body is sent as it is: there is nothing to gain.
 const COMPRESS_ABOVE: usize = 64;
+/// The most bytes that one byte of an LZ4 block can stand for.
+const MOST_PACKED: usize = 255;
 
 /// What a message holds: the first byte of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub enum WireError {
         want: usize,
     },
     /// It was written by a newer program.
-    #[error("wire version {0} is newer than this program reads ({VERSION}): upgrade readers before writers")]
+    #[error("wire version {0} is none that this program reads (1 to {VERSION}): upgrade readers before writers")]
     Version(u8),
     /// It is compressed in a way this program does not know.
     #[error("codec {0} is not known")]
@@ -85,31 +87,45 @@ pub(crate) fn write(value: &impl Serialize, to: Vec<u8>) -> Vec<u8> {
     postcard::to_extend(value, to).unwrap_or_default()
 }
 
+/// Reads the postcard of one value that is all there is in `bytes`. What it does not know, no reader may pass over: a
+/// field more is a new version.
+pub(crate) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &'static str) -> Result<T, WireError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(WireError::Malformed(what)),
+    }
+}
+
 /// Puts `body` (which starts with its [`Content`]) into an envelope, compressed if that makes it smaller.
+///
+/// The builders keep every body far below 4 GiB, so its length fits its field.
 pub(crate) fn seal(body: &[u8]) -> Bytes {
-    let mut message = BytesMut::with_capacity(HEADER + body.len());
-    message.put_bytes(0, HEADER);
-    let mut codec = Codec::None;
-    if body.len() > COMPRESS_ABOVE {
-        message.put_bytes(0, lz4_flex::block::get_maximum_output_size(body.len()));
-        match lz4_flex::block::compress_into(body, &mut message[HEADER..]) {
-            Ok(size) if size < body.len() => {
-                codec = Codec::Lz4;
-                message.truncate(HEADER + size);
-            }
-            _ => message.truncate(HEADER),
-        }
-    }
-    if matches!(codec, Codec::None) {
+    let mut message = packed(body).unwrap_or_else(|| {
+        let mut message = Vec::with_capacity(HEADER + body.len());
+        message.resize(HEADER, 0);
         message.extend_from_slice(body);
-    }
+        message[3] = Codec::None as u8;
+        message
+    });
     let crc = crc32c::crc32c(&message[HEADER..]);
     message[..2].copy_from_slice(&MAGIC);
     message[2] = VERSION;
-    message[3] = codec as u8;
     message[4..8].copy_from_slice(&(body.len() as u32).to_le_bytes());
     message[8..12].copy_from_slice(&crc.to_le_bytes());
-    message.freeze()
+    // Gives back what the compressor could have needed: messages wait in windows that count their bytes.
+    Bytes::from(message)
+}
+
+/// `body` compressed, behind room for the header; `None` if that would not make it smaller.
+fn packed(body: &[u8]) -> Option<Vec<u8>> {
+    if body.len() <= COMPRESS_ABOVE {
+        return None;
+    }
+    let mut message = vec![0; HEADER + lz4_flex::block::get_maximum_output_size(body.len())];
+    message[3] = Codec::Lz4 as u8;
+    let size = lz4_flex::block::compress_into(body, &mut message[HEADER..]).ok()?;
+    message.truncate(HEADER + size);
+    (size < body.len()).then_some(message)
 }
 
 /// The body of `message`, decompressed and without its content byte. Shares the message's memory if it was not
@@ -138,6 +154,10 @@ pub(crate) fn open(message: &Bytes, expected: Content, limits: &Limits) -> Resul
         0 if body.len() == raw_len => body,
         0 => return Err(WireError::Truncated { have: body.len(), want: raw_len }),
         1 => {
+            // No message gets more memory than LZ4 could fill from its bytes.
+            if raw_len > body.len().saturating_mul(MOST_PACKED) {
+                return Err(WireError::Truncated { have: body.len(), want: raw_len / MOST_PACKED });
+            }
             let raw = lz4_flex::block::decompress(&body, raw_len).map_err(|_| WireError::Malformed("lz4"))?;
             if raw.len() != raw_len {
                 return Err(WireError::Truncated { have: raw.len(), want: raw_len });

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::column::Span;
 use crate::{BatchId, Failure, Format, JobId, Kind, Lane, Limits, Millis, RunId, State, WireError, frame};
 
 pub use builder::RecordBuilder;
@@ -52,9 +53,8 @@ struct Slot {
     attempt: u32,
     kind: u16,
     state: State,
-    /// The bytes of the result within `results`.
-    start: u32,
-    len: u32,
+    /// Where the result is within `results`.
+    result: Span,
     /// The place in `failures`, if this one failed.
     failure: Option<u32>,
 }
@@ -67,7 +67,11 @@ struct Failed {
 }
 
 impl Record {
-    /// Reads an enveloped record. The memory taken is bounded by `limits`, whatever the message claims.
+    /// Reads an enveloped record.
+    ///
+    /// The memory taken is bounded by `limits`, whatever the message claims: `raw_bytes` for the body (none if it is
+    /// not compressed: the message itself is shared), some 100 bytes for each of up to `jobs` outcomes, and the texts of
+    /// the failures, which are part of the body, once more.
     ///
     /// # Errors
     /// When the message is not a whole record of a version this program knows, within `limits`.
@@ -131,7 +135,7 @@ impl<'a> OutcomeView<'a> {
 
     /// The result, if it completed: in the record's format. Empty if the job asked for none to be stored.
     pub fn result(&self) -> &'a [u8] {
-        self.record.results.get(self.slot.start as usize..self.slot.start as usize + self.slot.len as usize).unwrap_or_default()
+        self.record.results.get(self.slot.result.range()).unwrap_or_default()
     }
 
     /// Why it did not complete.

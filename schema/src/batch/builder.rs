@@ -1,9 +1,14 @@
 //! Writing a batch.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{Header, JobView, layout};
-use crate::{Job, Limits, PastFailure, Policy, WireError, column, frame};
+use crate::{Job, Kind, Limits, PastFailure, Policy, WireError, column, frame};
+
+/// Kept free below what a reader takes, in bytes: for the header, the full tables and the last job's numbers.
+const ROOM: usize = 64 * 1024;
 
 /// A batch that jobs are still added to.
 ///
@@ -46,7 +51,10 @@ pub(super) struct Carried {
     pub(super) histories: Vec<u8>,
 }
 
-/// Why a job does not fit into an open batch. Close it and put the job into the next.
+/// Why a job does not fit into an open batch.
+///
+/// A builder never writes what a reader with [`Limits::default`] would refuse: one such job would cost all the others
+/// that travel with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
@@ -56,6 +64,19 @@ pub enum PushError {
     /// The job's args are written in another format than the batch's.
     #[error("the batch holds args of another format")]
     Format,
+    /// No batch takes the job: its args are larger than any reader accepts ([`Limits::args_bytes`] by default).
+    #[error("the args are larger than any batch takes")]
+    TooLarge,
+    /// No batch takes the job: what it has for a kind is none.
+    #[error("the kind is not valid")]
+    Kind,
+}
+
+impl PushError {
+    /// Whether the job fits into another, empty batch of its format.
+    pub fn fits_elsewhere(self) -> bool {
+        matches!(self, Self::Full | Self::Format)
+    }
 }
 
 impl BatchBuilder {
@@ -79,6 +100,11 @@ impl BatchBuilder {
         &self.header
     }
 
+    /// Gives the batch a trace, or none: what its jobs share may be known only once it is complete.
+    pub fn set_trace(&mut self, trace: Option<String>) {
+        self.header.trace = trace.filter(|trace| trace.len() <= Limits::TRACE);
+    }
+
     /// The number of jobs.
     pub fn len(&self) -> usize {
         self.count as usize
@@ -91,7 +117,7 @@ impl BatchBuilder {
 
     /// The size of the batch before it is compressed, in bytes, to within its tables.
     pub fn raw_len(&self) -> usize {
-        let carried = self.carried.as_ref().map_or(0, |c| c.indexes.len() + c.attempts.len() + c.histories.len());
+        let carried = self.carried.as_ref().map_or(0, Carried::raw_len);
         self.args.len() + self.args_len.len() + 2 * self.kind_of.len() + carried
     }
 
@@ -114,25 +140,43 @@ impl BatchBuilder {
     /// Adds a job of another batch under the id it was born with, as `attempt`, with `history` in place of its own
     /// if given. For retries, moves, splits and dead letters.
     ///
+    /// The header is to have the id of the batch that the job was born in, which is the id of the batch it is in.
+    ///
     /// # Errors
     /// When the job does not fit into this batch; it is unchanged then.
     pub fn carry(&mut self, job: &JobView<'_>, attempt: u32, history: Option<&[PastFailure]>) -> Result<(), PushError> {
+        if job.batch.header.format != self.header.format {
+            return Err(PushError::Format);
+        }
+        let history = match history {
+            Some(history) => Cow::Owned(layout::encode_history(history)),
+            // One that no reader would look at takes no room either.
+            None => Cow::Borrowed(Some(job.raw_history()).filter(|h| h.len() <= Limits::HISTORY_BYTES).unwrap_or_default()),
+        };
+        if self.raw_len() + history.len() + job.args().len() > Limits::default().raw_bytes - ROOM {
+            return Err(PushError::Full);
+        }
         let before = self.count;
         self.add(job.kind().as_str(), job.policy(), job.args())?;
+        let like_new = job.index() == before && attempt == 1 && history.is_empty();
+        if self.carried.is_none() && like_new {
+            return Ok(());
+        }
         let carried = self.carried.get_or_insert_with(|| {
             let mut carried = Carried::default();
             (0..before).for_each(|index| carried.add(index, 1, &[]));
             carried
         });
-        match history {
-            Some(history) => carried.add(job.index(), attempt, &layout::encode_history(history)),
-            None => carried.add(job.index(), attempt, job.raw_history()),
-        }
+        carried.add(job.index(), attempt.max(1), &history);
         Ok(())
     }
 
     fn add(&mut self, kind: &str, policy: &Policy, args: &[u8]) -> Result<(), PushError> {
-        if self.count as usize >= Limits::default().jobs || self.args.len() + args.len() > u32::MAX as usize / 2 {
+        let limits = Limits::default();
+        if args.len() > limits.args_bytes {
+            return Err(PushError::TooLarge);
+        }
+        if self.count as usize >= limits.jobs || self.raw_len() + args.len() > Limits::default().raw_bytes - ROOM {
             return Err(PushError::Full);
         }
         // Neighbours are mostly alike, so the last used entry is looked at first.
@@ -142,6 +186,8 @@ impl BatchBuilder {
             return Err(PushError::Full);
         }
         if kind_at == self.kinds.len() {
+            // Looked at once a batch rather than once a job: what is in the table is a kind.
+            Kind::check(kind).map_err(|_| PushError::Kind)?;
             self.kinds.push(kind.to_owned());
         }
         if policy_at == self.policies.len() {
@@ -170,6 +216,10 @@ fn place<T>(table: &[T], last: Option<&u8>, is: impl Fn(&T) -> bool) -> usize {
 }
 
 impl Carried {
+    fn raw_len(&self) -> usize {
+        self.indexes.len() + self.attempts.len() + self.history_len.len() + self.histories.len()
+    }
+
     fn add(&mut self, index: u32, attempt: u32, history: &[u8]) {
         column::push(&mut self.indexes, index);
         column::push(&mut self.attempts, attempt);
@@ -180,6 +230,6 @@ impl Carried {
 
 impl From<PushError> for WireError {
     fn from(_: PushError) -> Self {
-        Self::Malformed("jobs of one batch that do not fit into one batch")
+        Self::Malformed("a job that fits into no batch")
     }
 }

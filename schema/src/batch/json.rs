@@ -1,11 +1,16 @@
 //! A message of plain JSON, as the nats CLI sends it: one job, an array of jobs, or a job a line.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
+use serde::Deserializer as _;
+use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Batch, Header, Slot, Span};
+use super::{Batch, Header, Slot};
+use crate::column::Span;
 use crate::{Job, Kind, Lane, Limits, Millis, Policy, WireError};
 
 /// What a message of plain JSON held.
@@ -37,17 +42,19 @@ impl Batch {
     /// # Errors
     /// When nothing of the message can be read, or it has more jobs than `limits` allow.
     pub fn from_json(message: &Bytes, lane: &Lane, header: Header, limits: &Limits) -> Result<JsonBatch, WireError> {
-        if message.len() > limits.raw_bytes {
-            return Err(WireError::Limit { what: "the size of the message", value: message.len(), limit: limits.raw_bytes });
+        // Where things are in a message is kept in 32 bits.
+        let limit = limits.raw_bytes.min(u32::MAX as usize);
+        if message.len() > limit {
+            return Err(WireError::Limit { what: "the size of the message", value: message.len(), limit });
         }
-        let mut read = Read { kinds: Vec::new(), policies: Vec::new(), slots: Vec::new(), bad: Vec::new(), later: Vec::new() };
-        let items = items(message, limits)?;
-        for (index, range) in items.into_iter().enumerate() {
-            let item = &message[range.clone()];
-            let outcome = Job::from_json(item, limits).map_err(|error| error.to_string()).and_then(|job| belongs(job, lane));
-            match outcome {
-                Ok(job) => read.add(index as u32, &job, message),
-                Err(error) => read.bad.push(BadItem { index: index as u32, bytes: message.slice(range), error }),
+        let mut read = Read::default();
+        for (index, range) in items(message, limits.jobs)?.into_iter().enumerate() {
+            let taken = Job::from_json(&message[range.clone()], limits)
+                .map_err(|error| error.to_string())
+                .and_then(|job| belongs(job, lane))
+                .and_then(|job| read.add(index as u32, &job, message));
+            if let Err(error) = taken {
+                read.bad.push(BadItem { index: index as u32, bytes: message.slice(range), error });
             }
         }
         let batch = Batch {
@@ -75,69 +82,116 @@ fn belongs<'a>(job: Job<'a>, lane: &Lane) -> Result<Job<'a>, String> {
     }
 }
 
+#[derive(Default)]
 struct Read {
     kinds: Vec<Kind>,
     policies: Vec<Policy>,
+    /// Where in the tables what was seen before is: a message may have as many kinds and policies as jobs.
+    kind_at: HashMap<Kind, u16>,
+    policy_at: HashMap<Policy, u16>,
     slots: Vec<Slot>,
     bad: Vec<BadItem>,
     later: Vec<(usize, Millis)>,
 }
 
 impl Read {
-    fn add(&mut self, index: u32, job: &Job<'_>, message: &Bytes) {
-        let last = self.slots.last().copied();
-        let kind = match last.filter(|l| self.kinds[l.kind as usize].as_str() == job.kind) {
-            Some(last) => last.kind as usize,
-            None => self.kinds.iter().position(|k| k.as_str() == job.kind).unwrap_or(self.kinds.len()),
-        };
-        let policy = self.policies.iter().rposition(|p| *p == job.policy).unwrap_or(self.policies.len());
-        if kind.max(policy) > usize::from(u16::MAX) {
-            let error = "too many different kinds or policies in one message".to_owned();
-            return self.bad.push(BadItem { index, bytes: message.slice_ref(&job.args), error });
-        }
-        if kind == self.kinds.len() {
-            match Kind::new(&job.kind) {
-                Ok(kind) => self.kinds.push(kind),
-                Err(error) => {
-                    return self.bad.push(BadItem { index, bytes: message.slice_ref(&job.args), error: error.to_string() });
-                }
-            }
-        }
-        if policy == self.policies.len() {
-            self.policies.push(job.policy.clone());
-        }
+    fn add(&mut self, index: u32, job: &Job<'_>, message: &Bytes) -> Result<(), String> {
+        let args = range_within(message, &job.args);
+        let (kind, policy) = (self.kind(&job.kind)?, self.policy(&job.policy)?);
         if let Some(at) = job.run_at {
             self.later.push((self.slots.len(), at));
         }
-        // The args borrow from the message, so where they are in memory says where they are in it.
-        let start = job.args.as_ptr() as usize - message.as_ptr() as usize;
-        let args = Span { start: start as u32, len: job.args.len() as u32 };
-        self.slots.push(Slot { index, attempt: 1, kind: kind as u16, policy: policy as u16, args, history: Span::default() });
+        let args = Span { start: args.start as u32, len: args.len() as u32 };
+        self.slots.push(Slot { index, attempt: 1, kind, policy, args, history: Span::default() });
+        Ok(())
+    }
+
+    fn kind(&mut self, name: &str) -> Result<u16, String> {
+        // Neighbours are mostly alike.
+        if let Some(last) = self.slots.last().filter(|last| self.kinds[last.kind as usize].as_str() == name) {
+            return Ok(last.kind);
+        }
+        if let Some(at) = self.kind_at.get(name) {
+            return Ok(*at);
+        }
+        let at = next_place(self.kinds.len())?;
+        let kind = Kind::new(name).map_err(|error| error.to_string())?;
+        self.kinds.push(kind.clone());
+        self.kind_at.insert(kind, at);
+        Ok(at)
+    }
+
+    fn policy(&mut self, policy: &Policy) -> Result<u16, String> {
+        if let Some(last) = self.slots.last().filter(|last| self.policies[last.policy as usize] == *policy) {
+            return Ok(last.policy);
+        }
+        if let Some(at) = self.policy_at.get(policy) {
+            return Ok(*at);
+        }
+        let at = next_place(self.policies.len())?;
+        self.policies.push(policy.clone());
+        self.policy_at.insert(policy.clone(), at);
+        Ok(at)
     }
 }
 
-/// Where the items of the message are.
-fn items(message: &Bytes, limits: &Limits) -> Result<Vec<Range<usize>>, WireError> {
-    let base = message.as_ptr() as usize;
-    let range = |part: &[u8]| {
-        let start = part.as_ptr() as usize - base;
-        start..start + part.len()
-    };
-    let first = message.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(message.len());
+fn next_place(len: usize) -> Result<u16, String> {
+    u16::try_from(len).map_err(|_| "the message has more than 65536 different kinds or policies: send several".to_owned())
+}
+
+/// Where `part`, which borrows from `whole`, is in it.
+fn range_within(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    let end = whole.len().min(start + part.len());
+    start.min(end)..end
+}
+
+/// Where the items of the message are: at most `max`.
+fn items(message: &[u8], max: usize) -> Result<Vec<Range<usize>>, WireError> {
     let mut found = Vec::new();
-    match message.get(first) {
+    match message.iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'[') => {
-            let elements: Vec<&RawValue> =
-                serde_json::from_slice(message).map_err(|_| WireError::Malformed("a JSON array that does not parse"))?;
-            found.extend(elements.into_iter().map(|raw| range(raw.get().as_bytes())));
+            let mut json = serde_json::Deserializer::from_slice(message);
+            let read = json.deserialize_seq(Elements { message, max, found: &mut found }).and_then(|()| json.end());
+            if found.len() <= max && read.is_err() {
+                return Err(WireError::Malformed("a JSON array that does not parse"));
+            }
         }
         // One object, however many lines it takes.
-        Some(b'{') if serde_json::from_slice::<&RawValue>(message).is_ok() => found.push(range(message)),
-        Some(b'{') => found.extend(message.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.is_empty()).map(range)),
+        Some(b'{') if serde_json::from_slice::<&RawValue>(message).is_ok() => found.push(0..message.len()),
+        Some(b'{') => {
+            let lines = message.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+            found.extend(lines.take(max + 1).map(|line| range_within(message, line)));
+        }
         _ => return Err(WireError::Magic),
     }
-    if found.len() > limits.jobs {
-        return Err(WireError::Limit { what: "the number of jobs", value: found.len(), limit: limits.jobs });
+    if found.len() > max {
+        return Err(WireError::Limit { what: "the number of jobs", value: found.len(), limit: max });
     }
     Ok(found)
+}
+
+/// Finds the elements of an array, and stops at the first beyond `max`.
+struct Elements<'m, 'f> {
+    message: &'m [u8],
+    max: usize,
+    found: &'f mut Vec<Range<usize>>,
+}
+
+impl<'m> Visitor<'m> for Elements<'m, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an array of at most {} jobs", self.max)
+    }
+
+    fn visit_seq<A: SeqAccess<'m>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element::<&RawValue>()? {
+            self.found.push(range_within(self.message, element.get().as_bytes()));
+            if self.found.len() > self.max {
+                return Err(serde::de::Error::invalid_length(self.found.len(), &self));
+            }
+        }
+        Ok(())
+    }
 }

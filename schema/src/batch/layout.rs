@@ -4,10 +4,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::builder::{BatchBuilder, Carried};
-use super::{Batch, Header, Slot, Span};
+use super::{Batch, Header, Slot};
+use crate::column::Span;
 use crate::frame::write;
 use crate::table::Table;
-use crate::{Kind, Limits, PastFailure, Policy, WireError, column, frame};
+use crate::{Backoff, Kind, Limits, PastFailure, Policy, WireError, column, frame};
 
 /// The body of a batch. Columns are bytes to postcard: it copies and borrows them whole.
 #[derive(Serialize, Deserialize)]
@@ -42,8 +43,11 @@ struct Columns<'a> {
 pub(super) fn encode(batch: &BatchBuilder) -> Vec<u8> {
     let none = Carried::default();
     let carried = batch.carried.as_ref().unwrap_or(&none);
+    let mut header = batch.header.clone();
+    // Readers refuse a longer one, and no trace is worth a batch.
+    header.trace = header.trace.filter(|trace| trace.len() <= Limits::TRACE);
     let columns = Columns {
-        header: batch.header.clone(),
+        header,
         kinds: Table(batch.kinds.iter().map(String::as_str).collect()),
         policies: Table(batch.policies.clone()),
         count: batch.count,
@@ -62,7 +66,7 @@ pub(super) fn encode(batch: &BatchBuilder) -> Vec<u8> {
 }
 
 pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Batch, WireError> {
-    let columns: Columns<'_> = postcard::from_bytes(body).map_err(|_| WireError::Malformed("the columns of a batch"))?;
+    let columns: Columns<'_> = frame::read(body, "the columns of a batch")?;
     let count = columns.count as usize;
     if count > limits.jobs {
         return Err(WireError::Limit { what: "the number of jobs", value: count, limit: limits.jobs });
@@ -78,7 +82,7 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Batch, WireError> 
     let mut batch = Batch {
         header: columns.header,
         kinds: kinds.map_err(|_| WireError::Malformed("a kind is no name"))?,
-        policies: columns.policies.0.into(),
+        policies: columns.policies.0.into_iter().map(within_limits).collect(),
         slots: Vec::with_capacity(count),
         args: body.slice_ref(columns.args),
         histories: body.slice_ref(columns.histories),
@@ -97,11 +101,13 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Batch, WireError> 
         if attempt == 0 {
             return Err(WireError::Malformed("attempts count from 1"));
         }
-        advance(&mut args, args_len.next()?, &batch.args)?;
+        args = args_len.next_span(args, batch.args.len())?;
         if args.len as usize > limits.args_bytes {
             return Err(WireError::Limit { what: "the args of a job", value: args.len as usize, limit: limits.args_bytes });
         }
-        advance(&mut history, if plain { 0 } else { history_len.next()? }, &batch.histories)?;
+        if !plain {
+            history = history_len.next_span(history, batch.histories.len())?;
+        }
         let kind = kind_of.get(n).map_or(0, |at| u16::from(*at));
         let policy = policy_of.get(n).map_or(0, |at| u16::from(*at));
         batch.slots.push(Slot { index, attempt, kind, policy, args, history });
@@ -112,14 +118,18 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Batch, WireError> 
     Ok(batch)
 }
 
-/// Moves `span` on to the `len` bytes behind it.
-fn advance(span: &mut Span, len: u32, within: &Bytes) -> Result<(), WireError> {
-    let start = span.start as usize + span.len as usize;
-    if start + len as usize > within.len() {
-        return Err(WireError::Truncated { have: within.len(), want: start + len as usize });
+/// A policy as it may be run by. Writers in other versions, or with other limits, are not a reason to lose the jobs, so
+/// what is out of bounds is taken as the nearest that is not.
+fn within_limits(policy: Policy) -> Policy {
+    let max_timeout = Policy::MAX_TIMEOUT.as_millis() as u64;
+    let max_backoff = Policy::MAX_BACKOFF.as_millis() as u64;
+    let min_ms = policy.backoff.min_ms.min(max_backoff);
+    Policy {
+        max_attempts: policy.max_attempts.clamp(1, Policy::MAX_ATTEMPTS),
+        timeout_ms: policy.timeout_ms.clamp(1, max_timeout),
+        backoff: Backoff { min_ms, max_ms: policy.backoff.max_ms.clamp(min_ms, max_backoff) },
+        ..policy
     }
-    *span = Span { start: start as u32, len };
-    Ok(())
 }
 
 /// The newest of `history` that fit into what a job may carry along.
@@ -138,6 +148,6 @@ pub(super) fn decode_history(bytes: &[u8]) -> Vec<PastFailure> {
     if bytes.is_empty() || bytes.len() > Limits::HISTORY_BYTES {
         Vec::new()
     } else {
-        postcard::from_bytes(bytes).unwrap_or_default()
+        frame::read(bytes, "a history").map(|Table(history)| history).unwrap_or_default()
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Failed, Record, RecordBuilder, RecordHeader, Slot};
+use crate::column::Span;
 use crate::frame::write;
 use crate::table::Table;
 use crate::{Kind, Limits, State, WireError, column, frame};
@@ -38,7 +39,6 @@ struct Columns<'a> {
 
 pub(super) fn encode(record: &RecordBuilder) -> Vec<u8> {
     let none: &[u8] = &[];
-    let failures = record.failures.iter().fold(Vec::new(), |bytes, failed| write(failed, bytes));
     let columns = Columns {
         header: record.header.clone(),
         kinds: Table(record.kinds.iter().map(Kind::as_str).collect()),
@@ -49,7 +49,7 @@ pub(super) fn encode(record: &RecordBuilder) -> Vec<u8> {
         attempts: if record.plain { none } else { &record.attempts },
         result_len: if record.results.is_empty() { none } else { &record.result_len },
         results: &record.results,
-        failures: &failures,
+        failures: &record.failures,
     };
     let mut body = Vec::with_capacity(record.raw_len() + 512);
     body.push(frame::Content::Record as u8);
@@ -57,11 +57,15 @@ pub(super) fn encode(record: &RecordBuilder) -> Vec<u8> {
 }
 
 pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Record, WireError> {
-    let columns: Columns<'_> = postcard::from_bytes(body).map_err(|_| WireError::Malformed("the columns of a record"))?;
+    let columns: Columns<'_> = frame::read(body, "the columns of a record")?;
     let count = columns.count as usize;
     // A record in which all completed, plainly, has no column at all: only the limit bounds it.
     if count > limits.jobs {
         return Err(WireError::Limit { what: "the number of outcomes", value: count, limit: limits.jobs });
+    }
+    // A run id becomes a part of names at the broker, so nothing else may pass for one.
+    if columns.header.run.to_string().parse() != Ok(columns.header.run) {
+        return Err(WireError::Malformed("a run id"));
     }
     let kinds = columns.kinds.0.iter().map(|k| Kind::new(k)).collect::<Result<_, _>>();
     let mut record = Record {
@@ -80,7 +84,7 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Record, WireError>
     let mut attempts = column::Reader(columns.attempts);
     let mut result_len = column::Reader(columns.result_len);
     let mut failures = columns.failures;
-    let mut end = 0usize;
+    let mut result = Span::default();
     for n in 0..count {
         let state = State::from_byte(columns.states.get(n).copied().unwrap_or_default())
             .ok_or(WireError::Malformed("a state is not known"))?;
@@ -92,19 +96,19 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Record, WireError>
             record.failures.push(failed);
             Some(record.failures.len() as u32 - 1)
         };
-        let len = if columns.result_len.is_empty() { 0 } else { result_len.next()? };
-        let start = end;
-        end += len as usize;
-        if end > record.results.len() {
-            return Err(WireError::Truncated { have: record.results.len(), want: end });
+        if !columns.result_len.is_empty() {
+            result = result_len.next_span(result, record.results.len())?;
+        }
+        let attempt = if plain { 1 } else { attempts.next()? };
+        if attempt == 0 {
+            return Err(WireError::Malformed("attempts count from 1"));
         }
         record.slots.push(Slot {
             index: if plain { n as u32 } else { indexes.next()? },
-            attempt: if plain { 1 } else { attempts.next()? },
+            attempt,
             kind: kind_of.get(n).map_or(0, |at| u16::from(*at)),
             state,
-            start: start as u32,
-            len,
+            result,
             failure,
         });
     }

@@ -1,0 +1,78 @@
+//! A backlog: many messages that wait, over a crash, in little memory and in order of arrival.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use wf_broker::{Broker, Consume, Control, Embedded, EmbeddedOptions, Message, Publish};
+use wf_schema::{Lane, Priority, Queue};
+
+const MESSAGES: usize = 100_000;
+const TOGETHER: usize = 1_000;
+const LANES: [Priority; 2] = [Priority::High, Priority::Low];
+
+fn lane(priority: Priority) -> Lane {
+    Lane::new(Queue::default(), priority)
+}
+
+fn body(place: usize) -> Bytes {
+    // Some go into the tree, some beside it.
+    let mut body = vec![b'.'; if place.is_multiple_of(2) { 100 } else { 1_000 }];
+    body[..8].copy_from_slice(&(place as u64).to_be_bytes());
+    body.into()
+}
+
+fn place(body: &Bytes) -> usize {
+    let mut place = [0; 8];
+    place.copy_from_slice(&body[..8]);
+    u64::from_be_bytes(place) as usize
+}
+
+/// The folder as a crash would leave it: its broker is still open.
+fn crash(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            crash(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_wait_over_a_crash() {
+    let home = tempfile::tempdir().unwrap();
+    let broker = Embedded::open(home.path().join("0"), EmbeddedOptions::default()).unwrap();
+    for start in (0..MESSAGES).step_by(TOGETHER) {
+        let message =
+            |place: usize| Message { lane: lane(LANES[place % 2]), id: format!("message-{place}").into(), bytes: body(place) };
+        broker.publish_all((start..start + TOGETHER).map(message).collect()).await.unwrap();
+    }
+    crash(&home.path().join("0"), &home.path().join("1"));
+    drop(broker);
+
+    let broker = Embedded::open(home.path().join("1"), EmbeddedOptions::default()).unwrap();
+    for (first, priority) in LANES.into_iter().enumerate() {
+        assert_eq!(broker.stats(lane(priority)).await.unwrap().pending, MESSAGES as u64 / 2);
+        let mut source = broker.lane(lane(priority)).await.unwrap();
+        for expected in (first..MESSAGES).step_by(2) {
+            source.grant(1, 1_000);
+            let delivery = source.next().await.unwrap();
+            // No order is promised, but a queue that has one source and no redelivery has no reason to shuffle.
+            assert_eq!(place(&delivery.bytes), expected);
+            assert_eq!(delivery.bytes, body(expected));
+            delivery.lease.ack();
+        }
+    }
+    broker.settled().await.unwrap();
+    broker.close().await.unwrap();
+    drop(broker);
+
+    let broker = Embedded::open(home.path().join("1"), EmbeddedOptions::default()).unwrap();
+    for priority in LANES {
+        assert_eq!(broker.stats(lane(priority)).await.unwrap(), wf_broker::LaneStats::default());
+    }
+}

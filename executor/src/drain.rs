@@ -1,0 +1,50 @@
+//! Coming to an end: what the parts of a node are told, and what is told of it afterwards.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How far a node is on its way to its end. Each phase implies the ones before it.
+#[derive(Default)]
+pub(crate) struct Phases {
+    /// Nothing new is pulled; what has not started is given back; what runs may go on until the deadline.
+    pub(crate) draining: CancellationToken,
+    /// The deadline has passed: what is done is settled, the rest is given back.
+    pub(crate) overtime: CancellationToken,
+    /// Nothing is done any more.
+    pub(crate) gone: CancellationToken,
+    deadline: OnceLock<Instant>,
+}
+
+impl Phases {
+    /// Begins the drain; the first deadline holds.
+    pub(crate) fn drain(&self, deadline: Instant) -> Instant {
+        let deadline = *self.deadline.get_or_init(|| deadline);
+        // After the deadline is set, for whoever wakes up asks for it.
+        self.draining.cancel();
+        deadline
+    }
+
+    /// How long until the deadline of a drain that has begun.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.get().map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Batches finished and acknowledged since the drain began.
+    pub finished: u64,
+    /// Batches given back since then, as far as they were not done.
+    pub released: u64,
+    /// Batches that could not even be given back in time: they come again when their lease is over.
+    pub abandoned: u64,
+    /// Whether the broker has confirmed all that was acknowledged and given back.
+    pub confirmed: bool,
+    /// How long it took.
+    pub took: Duration,
+}

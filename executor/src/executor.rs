@@ -1,0 +1,144 @@
+//! The executor: starts a node, and stops it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Handle, Runtime};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+use wf_broker::Broker;
+use wf_schema::{Lane, Queue};
+
+use crate::drain::DrainReport;
+use crate::lane_loop;
+use crate::node::Node;
+use crate::{ExecutorError, ExecutorOptions, ExecutorStats, Registry};
+
+/// How long batches have, after the deadline of a drain, to settle what is done.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs the jobs of queues through handlers, until it is drained or dropped.
+///
+/// Handlers run on the tokio runtime it is started from. Whatever must not wait for them, taking deliveries and
+/// renewing them, runs on a thread of the executor's own.
+///
+/// Dropping it stops everything at once and loses nothing: what was not acknowledged is delivered again when its lease
+/// is over. [`Executor::drain`] is the polite way.
+pub struct Executor {
+    node: Arc<Node>,
+    /// The lane loops.
+    loops: TaskTracker,
+    /// The thread of its own. Taken out only when dropped.
+    own: Option<Runtime>,
+}
+
+impl Executor {
+    /// Starts to serve the queues of `options`. What the broker will not do shows in [`Executor::stopped`].
+    ///
+    /// # Errors
+    /// Outside of a tokio runtime, or when a handler was registered for what is no kind.
+    pub fn start(broker: Arc<dyn Broker>, registry: Registry, options: ExecutorOptions) -> Result<Self, ExecutorError> {
+        let handlers = Handle::try_current().map_err(|_| ExecutorError::NoRuntime)?;
+        let registry = registry.checked()?;
+        let own = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("wf-executor")
+            .enable_all()
+            .build()
+            .map_err(|error| ExecutorError::Threads(Arc::new(error)))?;
+        let lease = broker.lease();
+        let queues = options.queues().to_vec();
+        let node = Node::new(broker, registry, options, handlers);
+        own.spawn(node.renewals.clone().keep(lease));
+        let executor = Self { node, loops: TaskTracker::new(), own: Some(own) };
+        queues.into_iter().for_each(|queue| executor.serve(queue));
+        Ok(executor)
+    }
+
+    /// Serves `queue` too, at all priorities. One that is served already stays as it is; an executor that drains
+    /// serves nothing new.
+    pub fn serve(&self, queue: Queue) {
+        let Some(own) = self.own.as_ref().filter(|_| !self.node.phases.draining.is_cancelled()) else { return };
+        for desk in Lane::of(&queue).into_iter().filter_map(|lane| self.node.open(lane)) {
+            self.loops.spawn_on(lane_loop::pull(self.node.clone(), desk), own.handle());
+        }
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> ExecutorStats {
+        let busy = self.node.options.slots().saturating_sub(self.node.slots.available_permits());
+        self.node.tally.read(busy as u64)
+    }
+
+    /// Waits until it has stopped: drained, or by itself.
+    ///
+    /// # Errors
+    /// The reason why it stopped by itself.
+    pub async fn stopped(&self) -> Result<(), ExecutorError> {
+        self.node.stopped.cancelled().await;
+        match self.node.failed.get() {
+            Some(error) => Err(ExecutorError::Broker(error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings it to an end: pulls no more, gives back at once what has not started, lets what runs go on until
+    /// `deadline` has passed (`None`: that of the options), settles what is done, gives back the rest, and waits until
+    /// the broker has confirmed it all. Takes ten seconds and a lease longer than the deadline, at the very most.
+    pub async fn drain(&self, deadline: impl Into<Option<Duration>>) -> DrainReport {
+        let node = &self.node;
+        let (began, before) = (Instant::now(), self.stats());
+        let deadline = node.phases.drain(began + deadline.into().unwrap_or(node.options.deadline()));
+        // First the loops, so that no delivery comes after the runs were counted. They end at their next step.
+        self.loops.close();
+        if timeout(GRACE, self.loops.wait()).await.is_err() {
+            tracing::warn!("a lane does not stop");
+        }
+        node.runs.close();
+        let mut abandoned = 0;
+        if timeout_at(deadline, node.runs.wait()).await.is_err() {
+            tracing::info!(batches = node.runs.len(), "the deadline has passed: what is done is settled, the rest given back");
+            node.phases.overtime.cancel();
+            if timeout(GRACE, node.runs.wait()).await.is_err() {
+                abandoned = node.runs.len() as u64;
+                node.phases.gone.cancel();
+            }
+        }
+        let confirmed = match timeout(node.broker.lease(), node.broker.settled()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "not all acknowledgements are confirmed");
+                false
+            }
+            Err(_) => false,
+        };
+        node.stopped.cancel();
+        let stats = self.stats();
+        DrainReport {
+            finished: stats.acked - before.acked,
+            released: stats.released - before.released,
+            abandoned,
+            confirmed,
+            took: began.elapsed(),
+        }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.node.phases.draining.cancel();
+        self.node.phases.gone.cancel();
+        self.node.stopped.cancel();
+        if let Some(own) = self.own.take() {
+            // Waiting for it would block, which an async caller must not.
+            own.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor").field("name", &self.node.options.name()).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}

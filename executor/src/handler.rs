@@ -1,0 +1,134 @@
+//! Handlers: what runs the jobs of a kind. Typed where people write them, erased here and nowhere else.
+
+use std::marker::PhantomData;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wf_schema::Format;
+
+use crate::{JobContext, JobFailure};
+
+/// The attempt that a handler makes: its result written in the format of its args, or why it failed.
+pub type Attempt = Pin<Box<dyn Future<Output = Result<Bytes, JobFailure>> + Send>>;
+
+/// Runs jobs of one kind. Most are async functions, see [`crate::Registry::register`]; implement this for one that
+/// wants its args as they came.
+pub trait Handler: Send + Sync + 'static {
+    /// Makes one attempt. Called and first polled with other jobs waiting behind it: work belongs into the future, and
+    /// work that blocks into `tokio::task::spawn_blocking`.
+    fn start(&self, context: JobContext, args: Args<'_>) -> Attempt;
+}
+
+/// A job's args as they came, and what is expected back.
+#[derive(Clone, Copy, Debug)]
+pub struct Args<'a> {
+    bytes: &'a [u8],
+    format: Format,
+    wanted: bool,
+}
+
+impl<'a> Args<'a> {
+    /// Args written in `format`; `wanted` says whether anybody wants the result.
+    pub fn new(bytes: &'a [u8], format: Format, wanted: bool) -> Self {
+        Self { bytes, format, wanted }
+    }
+
+    /// The args themselves.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// How the args are written, and how the result is to be.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether the result will be stored. If not, no time needs to be spent on writing it.
+    pub fn result_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// The args as an `A`.
+    ///
+    /// # Errors
+    /// A permanent failure of type `bad_args` that names the field.
+    pub fn read<A: DeserializeOwned>(&self) -> Result<A, JobFailure> {
+        match self.format {
+            Format::Json => serde_json::from_slice(self.bytes).map_err(|_| self.explain::<A>()),
+            Format::Postcard => postcard::from_bytes(self.bytes)
+                .map_err(|error| JobFailure::permanent("bad_args", format!("the args are not what the handler takes: {error}"))),
+        }
+    }
+
+    /// Reads again, this time keeping track of where it is: slower, but only for args that are bad.
+    fn explain<A: DeserializeOwned>(&self) -> JobFailure {
+        let mut json = serde_json::Deserializer::from_slice(self.bytes);
+        let message = match serde_path_to_error::deserialize::<_, A>(&mut json) {
+            Ok(_) => json.end().err().map_or_else(|| "the args cannot be read".to_owned(), |error| error.to_string()),
+            Err(error) => match error.path().to_string().as_str() {
+                "." => error.inner().to_string(),
+                path => format!("`{path}`: {}", error.inner()),
+            },
+        };
+        JobFailure::permanent("bad_args", message)
+    }
+
+    /// The answer to give for `result`: written as the args were, or empty when nobody wants it.
+    ///
+    /// # Errors
+    /// A permanent failure of type `bad_result` when it cannot be written so.
+    pub fn write<R: Serialize>(&self, result: &R) -> Result<Bytes, JobFailure> {
+        Answer { format: self.format, wanted: self.wanted }.write(result)
+    }
+}
+
+/// What a result is written as, once the args are gone.
+#[derive(Clone, Copy)]
+struct Answer {
+    format: Format,
+    wanted: bool,
+}
+
+impl Answer {
+    fn write<R: Serialize>(self, result: &R) -> Result<Bytes, JobFailure> {
+        let bad = |error: String| JobFailure::permanent("bad_result", format!("the result cannot be written: {error}"));
+        match self {
+            Self { wanted: false, .. } => Ok(Bytes::new()),
+            Self { format: Format::Json, .. } => serde_json::to_vec(result).map(Bytes::from).map_err(|e| bad(e.to_string())),
+            Self { format: Format::Postcard, .. } => postcard::to_stdvec(result).map(Bytes::from).map_err(|e| bad(e.to_string())),
+        }
+    }
+}
+
+/// An async function as a handler. `A` is what it takes.
+pub(crate) struct Typed<F, A> {
+    run: F,
+    args: PhantomData<fn(A)>,
+}
+
+impl<F, A> Typed<F, A> {
+    pub(crate) fn new(run: F) -> Self {
+        Self { run, args: PhantomData }
+    }
+}
+
+impl<F, Fut, A, R> Handler for Typed<F, A>
+where
+    F: Fn(JobContext, A) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, JobFailure>> + Send + 'static,
+    A: DeserializeOwned + 'static,
+    R: Serialize,
+{
+    fn start(&self, context: JobContext, args: Args<'_>) -> Attempt {
+        let answer = Answer { format: args.format, wanted: args.wanted };
+        match args.read() {
+            Ok(args) => {
+                let attempt = (self.run)(context, args);
+                Box::pin(async move { attempt.await.and_then(|result| answer.write(&result)) })
+            }
+            Err(failure) => Box::pin(std::future::ready(Err(failure))),
+        }
+    }
+}

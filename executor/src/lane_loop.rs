@@ -1,0 +1,34 @@
+//! One lane's deliveries, from the broker into the node.
+
+use std::sync::Arc;
+
+use wf_broker::BrokerError;
+
+use crate::node::{Desk, Node};
+use crate::patience::insist;
+
+/// Pulls until the node drains. Runs on the executor's own thread: a delivery is owned from its arrival, so it must be
+/// taken, and renewed, whatever the handlers do.
+pub(crate) async fn pull(node: Arc<Node>, desk: Arc<Desk>) {
+    tokio::select! {
+        // What was delivered and not taken yet is released with the source.
+        () = node.phases.draining.cancelled() => {}
+        Err(error) = serve(&node, &desk) => node.fail(error),
+    }
+    tracing::debug!(lane = %desk.lane, "the lane is served no more");
+}
+
+/// # Errors
+/// What the broker will not mend.
+async fn serve(node: &Arc<Node>, desk: &Arc<Desk>) -> Result<std::convert::Infallible, BrokerError> {
+    let mut source = insist("open a lane", || node.broker.lane(desk.lane.clone())).await?;
+    tracing::debug!(lane = %desk.lane, "the lane is served");
+    node.dispatch();
+    loop {
+        tokio::select! {
+            biased;
+            grant = desk.granted() => source.grant(grant.messages, grant.bytes),
+            delivery = source.next() => node.take(desk, delivery?),
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! A broker in small, for tests: keeps its promises to the letter, and breaks down where it is told to.
+
+#![allow(clippy::unwrap_used, clippy::unimplemented, reason = "a model is part of a test")]
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use wf_broker::{
+    BoxFuture, Broker, BrokerError, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Hint,
+    Key, KeyedRecords, LaneStats, Lease, LoggedRecord, Message, OutcomeLog, Publish, Result, Revision, Schedule, Scheduled,
+    Stored, Version,
+};
+use wf_schema::{BatchId, DeadLetter, Lane, Limits, Millis, Queue, Record, RunId};
+
+/// What happens to a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Nothing: it is answered.
+    None,
+    /// It is lost on its way.
+    Lost,
+    /// It is done, and the answer is lost.
+    Unheard,
+    /// The one who asks dies before it is done.
+    CrashBefore,
+    /// The one who asks dies right after it is done.
+    CrashAfter,
+    /// It waits, once it has said so, until it is told to go on.
+    Held(Arc<Notify>, Arc<Notify>),
+    /// There is no room (for a publish; otherwise nothing).
+    Full,
+}
+
+/// What the broker stores.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) ready: VecDeque<Waiting>,
+    pub(crate) owned: HashMap<RunId, Waiting>,
+    /// Ever, so that no repetition is taken for something new.
+    ids: HashSet<String>,
+    pub(crate) scheduled: BTreeMap<String, Scheduled>,
+    pub(crate) log: HashMap<BatchId, Vec<LoggedRecord>>,
+    pub(crate) dead: Vec<Bytes>,
+    sequence: u64,
+    /// Each request that was done, by name.
+    pub(crate) calls: Vec<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    lane: Lane,
+    bytes: Bytes,
+    run: RunId,
+    delivered: u64,
+}
+
+impl Store {
+    fn put(&mut self, lane: Lane, bytes: Bytes) {
+        self.sequence += 1;
+        self.ready.push_back(Waiting { lane, bytes, run: RunId::new('m', self.sequence), delivered: 0 });
+    }
+
+    /// All that is scheduled falls due.
+    pub(crate) fn fire(&mut self) {
+        for (_, scheduled) in std::mem::take(&mut self.scheduled) {
+            self.put(scheduled.lane, scheduled.bytes);
+        }
+    }
+
+    /// All leases run out.
+    pub(crate) fn expire(&mut self) {
+        self.ready.extend(self.owned.drain().map(|(_, waiting)| waiting));
+    }
+
+    /// The lease of `run` runs out.
+    pub(crate) fn expire_one(&mut self, run: RunId) {
+        let waiting = self.owned.get(&run).unwrap().clone();
+        self.ready.push_front(waiting);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.is_empty() && self.owned.is_empty() && self.scheduled.is_empty()
+    }
+
+    pub(crate) fn records(&self, batch: BatchId) -> Vec<Record> {
+        let logged = self.log.get(&batch).map(Vec::as_slice).unwrap_or_default();
+        logged.iter().map(|logged| Record::decode(&logged.bytes, &Limits::default()).unwrap()).collect()
+    }
+
+    pub(crate) fn letters(&self) -> Vec<DeadLetter> {
+        self.dead.iter().map(|bytes| DeadLetter::decode(bytes, &Limits::default()).unwrap()).collect()
+    }
+}
+
+/// One executor's connection: dies with it.
+pub(crate) struct Session {
+    pub(crate) store: Arc<Mutex<Store>>,
+    faults: Mutex<VecDeque<Fault>>,
+    dead: AtomicBool,
+    pub(crate) died: Notify,
+    max_message: usize,
+}
+
+impl Session {
+    pub(crate) fn new(store: &Arc<Mutex<Store>>, faults: impl IntoIterator<Item = Fault>) -> Arc<Self> {
+        Self::narrow(store, faults, 1 << 20)
+    }
+
+    pub(crate) fn narrow(store: &Arc<Mutex<Store>>, faults: impl IntoIterator<Item = Fault>, max_message: usize) -> Arc<Self> {
+        Arc::new(Self {
+            store: store.clone(),
+            faults: Mutex::new(faults.into_iter().collect()),
+            dead: AtomicBool::new(false),
+            died: Notify::new(),
+            max_message,
+        })
+    }
+
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Delivery> {
+        let mut store = self.store.lock();
+        let mut waiting = store.ready.pop_front()?;
+        waiting.delivered += 1;
+        store.owned.insert(waiting.run, waiting.clone());
+        Some(Delivery {
+            lane: waiting.lane,
+            bytes: waiting.bytes,
+            run: waiting.run,
+            delivered: waiting.delivered,
+            fallback_id: BatchId::derived(1, &[&waiting.run.sequence().to_le_bytes()]),
+            stored_at: 1,
+            fired: None,
+            lease: Arc::new(SessionLease { session: self.clone(), run: waiting.run }),
+        })
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    fn die(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+        self.died.notify_one();
+    }
+
+    fn fault(&self) -> Fault {
+        self.faults.lock().pop_front().unwrap_or(Fault::None)
+    }
+
+    /// Does `what`, as far as this session's faults let it.
+    fn ask<'a, T: Send + 'a>(
+        &'a self,
+        what: &'static str,
+        act: impl FnOnce(&mut Store) -> Result<T> + Send + 'a,
+    ) -> BoxFuture<'a, T> {
+        Box::pin(async move {
+            // An answer is never there at once.
+            tokio::task::yield_now().await;
+            if self.is_dead() {
+                return std::future::pending().await;
+            }
+            let act = || {
+                let mut store = self.store.lock();
+                store.calls.push(what);
+                act(&mut store)
+            };
+            match self.fault() {
+                Fault::None => act(),
+                Fault::Lost => Err(BrokerError::retryable(what, "the request is lost")),
+                Fault::Unheard => act().and(Err(BrokerError::retryable(what, "the answer is lost"))),
+                Fault::CrashBefore => {
+                    self.die();
+                    std::future::pending().await
+                }
+                Fault::CrashAfter => {
+                    let _ = act();
+                    self.die();
+                    std::future::pending().await
+                }
+                Fault::Held(here, on) => {
+                    here.notify_one();
+                    on.notified().await;
+                    act()
+                }
+                Fault::Full if what == "publish" => {
+                    Err(BrokerError::Full { lane: Lane::default(), retry_after: Duration::from_secs(1) })
+                }
+                Fault::Full => act(),
+            }
+        })
+    }
+
+    fn fits(&self, bytes: &Bytes) -> Result<()> {
+        let (size, limit) = (bytes.len(), self.max_message);
+        if size > limit { Err(BrokerError::TooLarge { size, limit }) } else { Ok(()) }
+    }
+}
+
+struct SessionLease {
+    session: Arc<Session>,
+    run: RunId,
+}
+
+impl Lease for SessionLease {
+    fn ack(&self) {
+        let fault = self.session.fault();
+        if self.session.is_dead() || matches!(fault, Fault::CrashBefore) {
+            return self.session.die();
+        }
+        let mut store = self.session.store.lock();
+        store.calls.push("ack");
+        store.owned.remove(&self.run);
+        // A late one removes what was delivered anew.
+        store.ready.retain(|waiting| waiting.run != self.run);
+    }
+
+    fn renew(&self) {}
+
+    fn release(&self, _: Duration) {
+        if !self.session.is_dead() {
+            let mut store = self.session.store.lock();
+            store.calls.push("release");
+            if let Some(waiting) = store.owned.remove(&self.run) {
+                store.ready.push_back(waiting);
+            }
+        }
+    }
+}
+
+/// A lease of nothing.
+pub(crate) struct NoLease;
+
+impl Lease for NoLease {
+    fn ack(&self) {}
+    fn renew(&self) {}
+    fn release(&self, _: Duration) {}
+}
+
+impl Publish for Session {
+    fn publish(&self, message: Message) -> BoxFuture<'_, Stored> {
+        self.ask("publish", move |store| {
+            self.fits(&message.bytes)?;
+            let duplicate = !store.ids.insert(format!("m {}", message.id));
+            if !duplicate {
+                store.put(message.lane, message.bytes);
+            }
+            Ok(Stored { duplicate })
+        })
+    }
+
+    fn publish_all(&self, _: Vec<Message>) -> BoxFuture<'_, ()> {
+        unimplemented!()
+    }
+
+    fn max_message(&self) -> usize {
+        self.max_message
+    }
+}
+
+impl Schedule for Session {
+    fn publish_at(&self, scheduled: Scheduled) -> BoxFuture<'_, ()> {
+        self.ask("publish_at", move |store| {
+            self.fits(&scheduled.bytes)?;
+            if store.ids.insert(format!("s {}", scheduled.key)) {
+                store.scheduled.insert(scheduled.key.to_string(), scheduled);
+            }
+            Ok(())
+        })
+    }
+
+    fn cancel_at(&self, _: Key) -> BoxFuture<'_, ()> {
+        unimplemented!()
+    }
+
+    fn put_cron(&self, _: Cron) -> BoxFuture<'_, ()> {
+        unimplemented!()
+    }
+
+    fn delete_cron(&self, _: Key) -> BoxFuture<'_, ()> {
+        unimplemented!()
+    }
+}
+
+impl Consume for Session {
+    fn lane(&self, _: Lane) -> BoxFuture<'_, Box<dyn DeliverySource>> {
+        unimplemented!()
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl OutcomeLog for Session {
+    fn append(&self, batch: BatchId, run: RunId, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
+        self.ask("append", move |store| {
+            self.fits(&bytes)?;
+            let log = store.log.entry(batch).or_default();
+            let stands = log.iter().filter(|logged| logged.run == run).map(|logged| logged.version).max().unwrap_or_default();
+            if stands != expected {
+                return Err(BrokerError::Fenced);
+            }
+            store.sequence += 1;
+            let version = Version(store.sequence);
+            log.push(LoggedRecord { run, version, bytes });
+            Ok(version)
+        })
+    }
+
+    fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
+        self.ask("read", move |store| Ok(store.log.get(&batch).cloned().unwrap_or_default()))
+    }
+
+    fn watch(&self, _: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {
+        unimplemented!()
+    }
+
+    fn watch_all(&self) -> BoxFuture<'_, Box<dyn Hint>> {
+        unimplemented!()
+    }
+}
+
+impl DeadLetters for Session {
+    fn bury(&self, _: Queue, id: Arc<str>, bytes: Bytes) -> BoxFuture<'_, ()> {
+        self.ask("bury", move |store| {
+            self.fits(&bytes)?;
+            if store.ids.insert(format!("d {id}")) {
+                store.dead.push(bytes);
+            }
+            Ok(())
+        })
+    }
+
+    fn dead(&self, _: Option<Queue>, _: u64, _: usize) -> BoxFuture<'_, DeadPage> {
+        unimplemented!()
+    }
+
+    fn dead_at(&self, _: u64) -> BoxFuture<'_, Option<Buried>> {
+        unimplemented!()
+    }
+
+    fn delete_dead(&self, _: u64) -> BoxFuture<'_, bool> {
+        unimplemented!()
+    }
+}
+
+impl KeyedRecords for Session {
+    fn create(&self, _: Key, _: Bytes, _: Option<Duration>) -> BoxFuture<'_, Revision> {
+        unimplemented!()
+    }
+
+    fn update(&self, _: Key, _: Revision, _: Bytes, _: Option<Duration>) -> BoxFuture<'_, Revision> {
+        unimplemented!()
+    }
+
+    fn delete(&self, _: Key, _: Revision) -> BoxFuture<'_, ()> {
+        unimplemented!()
+    }
+
+    fn get(&self, _: Key) -> BoxFuture<'_, Option<Entry>> {
+        unimplemented!()
+    }
+
+    fn watch_key(&self, _: Key, _: Option<Revision>) -> BoxFuture<'_, Option<Entry>> {
+        unimplemented!()
+    }
+}
+
+impl Control for Session {
+    fn stats(&self, _: Lane) -> BoxFuture<'_, LaneStats> {
+        unimplemented!()
+    }
+
+    fn pause(&self, _: Queue, _: Millis) -> BoxFuture<'_, ()> {
+        unimplemented!()
+    }
+
+    fn resume(&self, _: Queue) -> BoxFuture<'_, ()> {
+        unimplemented!()
+    }
+
+    fn paused(&self, _: Queue) -> BoxFuture<'_, Option<Millis>> {
+        unimplemented!()
+    }
+}
+
+impl Broker for Session {
+    fn ping(&self) -> BoxFuture<'_, Duration> {
+        unimplemented!()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        unimplemented!()
+    }
+}

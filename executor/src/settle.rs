@@ -1,0 +1,235 @@
+//! Settling a run: **record, then retries and dead letters, then ack**. In this order, written here and nowhere else.
+//!
+//! 1. *Append* record k of (batch, run), if the log still stands at k - 1. The record is the commit point: what is in
+//!    it has happened. Who is refused has been overtaken: it publishes nothing and acknowledges nothing.
+//! 2. *Publish* what the record obliges to, under names made from (batch, run, k). After the append, because a retry
+//!    that was published for an outcome which is not on record would run beside the original. Before anything else,
+//!    because record k + 1 says that the publications of record k are done.
+//! 3. *Ack*. Last, because a message that is gone brings nobody back to repeat step 2.
+//!
+//! Whatever is interrupted is taken up by the next holder of the run: it reads the records, repeats step 2 for the
+//! last one (all before it are done, as said), and runs only what none of them settles. A run of jobs that all
+//! completed, with nothing to store, has nothing to say in steps 1 and 2.
+//!
+//! The order is in the types: only an [`Appended`] record can be published, only [`Settling::finish`] acknowledges.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::Instant;
+use wf_broker::{Broker, BrokerError, Version};
+use wf_schema::{Record, RecordBuilder, RecordHeader, State, WireError, now};
+
+use crate::intake::Work;
+use crate::node::Node;
+use crate::outcome::{End, Outcome};
+use crate::patience::insist;
+use crate::publication::plan;
+use crate::renew::Held;
+use crate::stats::count_up;
+
+/// How many publications of one record are under way at once.
+const TOGETHER: usize = 16;
+/// The size at which a record is closed and the next begun, in bytes before compression: readers hold it whole.
+const LARGEST: usize = 4 << 20;
+/// The smallest message that anything is cut down to, in bytes.
+const SMALLEST: usize = 4 * 1024;
+
+/// Why a run cannot be settled here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    /// Another executor has taken it over.
+    #[error("another executor has taken the batch over")]
+    Fenced,
+    /// The broker refuses for good.
+    #[error("the broker does not take what became of the batch")]
+    Broker(#[from] BrokerError),
+    /// An outcome cannot be written at all.
+    #[error("what became of the batch cannot be written")]
+    Wire(#[from] WireError),
+}
+
+/// The settling of one run. Owns the hold on its message: dropped, it settles nothing more.
+pub(crate) struct Settling {
+    node: Arc<Node>,
+    work: Arc<Work>,
+    held: Held,
+    /// Ours alone; tells our own record from another's when an append is refused.
+    writer: u64,
+    /// The number of the next record.
+    step: u32,
+    /// Where the log stands, as far as we know.
+    version: Version,
+    /// When it was last settled up to.
+    since: Instant,
+}
+
+/// A record that stands in the log and whose publications may be missing.
+#[must_use = "what the record obliges to is still to be published"]
+struct Appended(Option<Record>);
+
+impl Settling {
+    /// Takes the run up where its last holder left it: which places are settled already.
+    pub(crate) async fn take_up(node: Arc<Node>, work: Arc<Work>, held: Held, delivered: u64) -> Result<(Self, Vec<bool>), Lost> {
+        let since = Instant::now();
+        let mut settled = vec![false; work.len()];
+        let mut this = Self { node, work, held, writer: fastrand::u64(..), step: 0, version: Version::NONE, since };
+        if delivered > 1 {
+            let log = this.log().await?;
+            for outcome in log.records.iter().flat_map(Record::iter) {
+                if let Some(place) = this.work.place_of(outcome.index()) {
+                    settled[place] = true;
+                }
+            }
+            (this.step, this.version) = (log.steps, log.version);
+            this.publish(Appended(log.records.into_iter().last())).await?;
+        }
+        Ok((this, settled))
+    }
+
+    /// Steps 1 and 2 for `outcomes`.
+    pub(crate) async fn commit(&mut self, outcomes: &[Outcome]) -> Result<(), Lost> {
+        let mut size = (self.node.broker.max_message() / 2).min(LARGEST);
+        let mut rest = outcomes;
+        while !rest.is_empty() {
+            let (bytes, count) = self.compose(rest, size);
+            match self.append(&rest[..count], bytes).await {
+                Ok(appended) => self.publish(appended).await?,
+                Err(Lost::Broker(BrokerError::TooLarge { .. })) if count > 1 && size > SMALLEST => {
+                    size /= 2;
+                    continue;
+                }
+                Err(lost) => return Err(lost),
+            }
+            self.node.tally.settled(rest[..count].iter().map(Outcome::state));
+            rest = &rest[count..];
+        }
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    /// Steps 1 and 2 for the last `outcomes` of the run, if they need them, and step 3.
+    pub(crate) async fn finish(mut self, outcomes: &[Outcome]) -> Result<(), Lost> {
+        let plain = |o: &Outcome| matches!(o.end, End::Completed(_)) && !self.work.wants_outcome(o.place as usize);
+        let quick = self.since.elapsed() <= self.node.options.checkpoint_interval() + Duration::from_millis(100);
+        if quick && outcomes.iter().all(plain) {
+            // Nothing to say but that all is done, which the ack says by itself, at whatever holder's hands.
+            self.node.tally.settled(outcomes.iter().map(Outcome::state));
+        } else {
+            self.commit(outcomes).await?;
+        }
+        self.held.ack();
+        count_up(&self.node.tally.acked, 1);
+        Ok(())
+    }
+
+    /// Gives the run back as far as it is committed; the next holder does the rest.
+    pub(crate) fn release(self) {
+        self.held.release();
+        count_up(&self.node.tally.released, 1);
+    }
+
+    /// As many of `outcomes` as fit into one record of about `size` bytes, at least one, and their number.
+    fn compose(&self, outcomes: &[Outcome], size: usize) -> (Bytes, usize) {
+        let mut record = RecordBuilder::new(RecordHeader {
+            batch: self.work.header.id,
+            run: self.work.run,
+            step: self.step,
+            writer: self.writer,
+            executor: self.node.options.name().to_owned(),
+            at: now(),
+            lane: self.work.lane.clone(),
+            format: self.work.header.format,
+        });
+        let mut count = 0;
+        for outcome in outcomes {
+            // Outcomes are made for places that are there; one for none has nothing to say.
+            let Some((index, attempt, kind)) = self.work.label(outcome.place as usize) else {
+                count += 1;
+                continue;
+            };
+            let added = match &outcome.end {
+                End::Completed(result) => record.completed(index, attempt, kind, result),
+                End::Otherwise(o) => record.failed(index, attempt, kind, o.state, o.failure.clone(), o.retry_at),
+            };
+            if !added {
+                break;
+            }
+            count += 1;
+            // The next one may not fit any more: it is at most as large as what is kept of a failure or a result.
+            if record.raw_len() >= size {
+                break;
+            }
+        }
+        (record.encode(), count.max(1))
+    }
+
+    /// Step 1.
+    async fn append(&mut self, outcomes: &[Outcome], bytes: Bytes) -> Result<Appended, Lost> {
+        let (batch, run, broker) = (self.work.header.id, self.work.run, &self.node.broker);
+        self.version = match insist("append a record", || broker.append(batch, run, self.version, bytes.clone())).await {
+            Ok(version) => version,
+            Err(BrokerError::Fenced) => self.read_back().await?.ok_or(Lost::Fenced)?,
+            Err(error) => return Err(error.into()),
+        };
+        self.step += 1;
+        count_up(&self.node.tally.appends, 1);
+        // Read from the bytes that stand in the log, so that what is published now is what whoever reads them later
+        // would publish.
+        let quiet = outcomes.iter().all(|outcome| outcome.state() == State::Completed);
+        Ok(Appended(if quiet { None } else { Some(Record::decode(&bytes, self.node.options.reading())?) }))
+    }
+
+    /// Whether the append that was refused had been done before, and only its answer was lost: then our own record is
+    /// the last in the log. If others follow it, their writer has taken over all that ours obliges to.
+    async fn read_back(&self) -> Result<Option<Version>, Lost> {
+        let log = self.log().await?;
+        let ours = |last: &Record| (last.header().writer, last.header().step) == (self.writer, self.step);
+        Ok(log.records.last().is_some_and(ours).then_some(log.version))
+    }
+
+    /// Step 2.
+    async fn publish(&self, Appended(record): Appended) -> Result<(), Lost> {
+        let Some(record) = record else { return Ok(()) };
+        let broker: &dyn Broker = &*self.node.broker;
+        let mut max = broker.max_message();
+        loop {
+            let publications = plan(&record, &self.work, max)?;
+            let each = publications.into_iter().map(|publication| publication.publish(broker));
+            match stream::iter(each).buffer_unordered(TOGETHER).try_collect::<()>().await {
+                Err(BrokerError::TooLarge { .. }) if max > SMALLEST => max /= 2,
+                answer => return Ok(answer?),
+            }
+        }
+    }
+
+    /// What stands in the log of the run.
+    async fn log(&self) -> Result<Log, Lost> {
+        let (batch, run, broker) = (self.work.header.id, self.work.run, &self.node.broker);
+        let mut log = Log { records: Vec::new(), steps: 0, version: Version::NONE };
+        for logged in insist("read records", || broker.read(batch)).await?.into_iter().filter(|logged| logged.run == run) {
+            log.steps += 1;
+            log.version = logged.version;
+            match Record::decode(&logged.bytes, self.node.options.reading()) {
+                Ok(record) => log.records.push(record),
+                // What it settled is run again: twice is better than never.
+                Err(error) => tracing::error!(%batch, %run, %error, "a record cannot be read"),
+            }
+        }
+        Ok(log)
+    }
+}
+
+/// The log of one run.
+struct Log {
+    /// Those that can be read, in order.
+    records: Vec<Record>,
+    /// How many there are.
+    steps: u32,
+    version: Version,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,424 @@
+//! The order of settling, tried out with a crash between any two of its steps.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use wf_broker::{Delivery, Message, Publish};
+use wf_schema::{Backoff, Batch, BatchBuilder, BatchId, Format, Header, Job, Lane, Limits, Remains, RunId};
+
+use super::*;
+use crate::model::{Fault, Session, Store};
+use crate::{ExecutorOptions, JobContext, JobFailure, Registry, stock};
+
+/// What a job does at one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Complete,
+    Fail,
+    FailForGood,
+    Panic,
+}
+
+/// What a job does: this at each attempt, from the first, and then completes; after so many milliseconds each time.
+#[derive(Clone, Debug)]
+struct Script {
+    deeds: Vec<Deed>,
+    ms: u64,
+    max_attempts: u32,
+    store_result: bool,
+    no_pause: bool,
+}
+
+impl Script {
+    fn deed(&self, attempt: u32) -> Deed {
+        self.deeds.get(attempt as usize - 1).copied().unwrap_or(Deed::Complete)
+    }
+
+    /// At which attempt it ends for good, and how.
+    fn end(&self) -> (u32, State) {
+        (1..=self.max_attempts)
+            .find_map(|attempt| match self.deed(attempt) {
+                Deed::Complete => Some((attempt, State::Completed)),
+                Deed::FailForGood => Some((attempt, State::Discarded)),
+                _ if attempt == self.max_attempts => Some((attempt, State::Discarded)),
+                _ => None,
+            })
+            .unwrap()
+    }
+}
+
+/// Everything but the executor: the broker's store, the jobs, and who ran what when.
+struct World {
+    store: Arc<Mutex<Store>>,
+    scripts: Arc<Vec<Script>>,
+    batch: BatchId,
+    /// (index, attempt) and the run it was started in.
+    started: Arc<Mutex<Vec<(u32, u32, RunId)>>>,
+    crashes: usize,
+}
+
+impl World {
+    async fn new(scripts: Vec<Script>) -> Self {
+        let header = Header::new(BatchId::new(), Format::Json);
+        let mut open = BatchBuilder::new(header.clone());
+        for (index, script) in scripts.iter().enumerate() {
+            let backoff = if script.no_pause { Backoff { min_ms: 0, max_ms: 0 } } else { Backoff { min_ms: 100, max_ms: 5_000 } };
+            let mut job = Job::new("scripted", &index).unwrap().max_attempts(script.max_attempts).backoff(backoff);
+            job.policy.store_result = script.store_result;
+            open.push(&job).unwrap();
+        }
+        let world =
+            Self { store: Arc::default(), scripts: Arc::new(scripts), batch: header.id, started: Arc::default(), crashes: 0 };
+        world.publish(open.encode()).await;
+        world
+    }
+
+    async fn publish(&self, bytes: Bytes) {
+        let message = Message { lane: Lane::default(), id: BatchId::new().to_string().into(), bytes };
+        Session::new(&self.store, []).publish(message).await.unwrap();
+    }
+
+    fn node(&self, session: &Arc<Session>, run: RunId) -> Arc<Node> {
+        let (scripts, started, store, batch) = (self.scripts.clone(), self.started.clone(), self.store.clone(), self.batch);
+        let registry = stock::register(Registry::new()).register("scripted", move |context: JobContext, index: u32| {
+            let (script, started, store) = (scripts[index as usize].clone(), started.clone(), store.clone());
+            async move {
+                let id = (context.id().index, context.attempt());
+                assert_eq!((context.id().batch, id.0), (batch, index), "a job keeps its id");
+                let settled = store.lock().records(batch).iter().any(|r| r.iter().any(|o| (o.index(), o.attempt()) == id));
+                if settled {
+                    return Err(JobFailure::permanent("again", "what is on record runs again"));
+                }
+                started.lock().push((id.0, id.1, run));
+                if script.ms > 0 {
+                    tokio::time::sleep(Duration::from_millis(script.ms)).await;
+                }
+                match script.deed(id.1) {
+                    Deed::Complete => Ok(index),
+                    Deed::Fail => Err(JobFailure::retryable("fail", "as the script says")),
+                    Deed::FailForGood => Err(JobFailure::permanent("fail", "as the script says")),
+                    Deed::Panic => panic!("as the script says"),
+                }
+            }
+        });
+        let options = ExecutorOptions::new("x").unwrap().checkpoint(Duration::from_millis(20)).unwrap().concurrency(3).unwrap();
+        Node::new(session.clone(), registry, options, Handle::current())
+    }
+
+    /// Runs `delivery` until it ends or its executor dies.
+    async fn live(&self, session: &Arc<Session>, delivery: Delivery) -> (Arc<Node>, bool) {
+        let node = self.node(session, delivery.run);
+        let desk = node.open(delivery.lane.clone()).unwrap();
+        node.take(&desk, delivery);
+        node.runs.close();
+        tokio::select! {
+            () = node.runs.wait() => {}
+            () = session.died.notified() => {}
+        }
+        // What a crash leaves of an executor.
+        node.phases.gone.cancel();
+        node.runs.wait().await;
+        (node, session.is_dead())
+    }
+
+    /// Runs everything to its end, executor after executor, each with its faults.
+    async fn play(&mut self, mut lives: Vec<Vec<Fault>>) {
+        lives.reverse();
+        for _ in 0..10_000 {
+            self.store.lock().fire();
+            let session = Session::new(&self.store, lives.pop().unwrap_or_default());
+            match session.take() {
+                Some(delivery) => self.crashes += usize::from(self.live(&session, delivery).await.1),
+                None if self.store.lock().is_idle() => return,
+                None => self.store.lock().expire(),
+            }
+        }
+        panic!("it does not come to an end");
+    }
+
+    /// What must hold once all is at rest.
+    fn check(&self) {
+        let store = self.store.lock();
+        let records = store.records(self.batch);
+        let mut dead: BTreeMap<u32, u32> = BTreeMap::new();
+        for letter in store.letters() {
+            let jobs = letter.jobs(&Limits::default()).unwrap().expect("jobs died, not messages");
+            for job in jobs.iter() {
+                let history = job.history();
+                let attempts: Vec<_> = history.iter().map(|past| past.attempt).collect();
+                assert_eq!(attempts, (1..=job.attempt()).collect::<Vec<_>>(), "a dead job tells all its failures");
+                assert!(dead.insert(job.index(), job.attempt()).is_none(), "job {} is buried twice", job.index());
+            }
+        }
+        let started = self.started.lock();
+        for (index, script) in self.scripts.iter().enumerate() {
+            let index = index as u32;
+            let (last, state) = script.end();
+            let runs = |attempt| started.iter().filter(move |(i, a, _)| (*i, *a) == (index, attempt)).map(|(_, _, run)| *run);
+            for attempt in 1..=last {
+                let times = runs(attempt).count();
+                assert!(times >= 1, "job {index} was lost before attempt {attempt}");
+                assert!(times <= 1 + self.crashes, "job {index}, attempt {attempt} ran {times} times, {} crashes", self.crashes);
+                let distinct: BTreeSet<_> = runs(attempt).collect();
+                assert_eq!(distinct.len(), 1, "job {index} was retried by two messages");
+            }
+            assert_eq!(runs(last + 1).count(), 0, "job {index} went on after its end");
+            assert_eq!(dead.get(&index).copied(), (state == State::Discarded).then_some(last), "job {index}");
+            let recorded: Vec<_> =
+                records.iter().flat_map(Record::iter).filter(|o| o.index() == index).map(|o| (o.attempt(), o.state())).collect();
+            let distinct: BTreeSet<_> = recorded.iter().map(|(attempt, _)| *attempt).collect();
+            assert_eq!(distinct.len(), recorded.len(), "job {index} is on record twice for an attempt");
+            if state == State::Discarded || script.store_result {
+                assert!(recorded.contains(&(last, state)), "the end of job {index} is not on record");
+            }
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if info.payload().downcast_ref::<&str>() != Some(&"as the script says") {
+                before(info);
+            }
+        }));
+    });
+}
+
+fn deeds() -> impl Strategy<Value = Deed> {
+    prop_oneof![3 => Just(Deed::Complete), 3 => Just(Deed::Fail), 1 => Just(Deed::FailForGood), 1 => Just(Deed::Panic)]
+}
+
+fn scripts() -> impl Strategy<Value = Script> {
+    (prop::collection::vec(deeds(), 1..4), prop_oneof![Just(0u64), 0u64..80], 1u32..4, any::<bool>(), any::<bool>())
+        .prop_map(|(deeds, ms, max_attempts, store_result, no_pause)| Script { deeds, ms, max_attempts, store_result, no_pause })
+}
+
+fn faults() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        6 => Just(Fault::None),
+        2 => Just(Fault::Lost),
+        2 => Just(Fault::Unheard),
+        2 => Just(Fault::CrashBefore),
+        2 => Just(Fault::CrashAfter),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_job_ends_exactly_once_whatever_breaks(
+        scripts in prop::collection::vec(scripts(), 1..12),
+        lives in prop::collection::vec(prop::collection::vec(faults(), 0..8), 0..8),
+    ) {
+        quiet_panics();
+        runtime().block_on(async {
+            let mut world = World::new(scripts).await;
+            world.play(lives).await;
+            world.check();
+        });
+    }
+}
+
+/// One script of each sort, so that a run has everything to settle: results, retries at once and later, a dead letter.
+fn one_of_each() -> Vec<Script> {
+    let script = |deed, ms, no_pause| Script { deeds: vec![deed], ms, max_attempts: 3, store_result: true, no_pause };
+    vec![
+        script(Deed::Complete, 0, false),
+        script(Deed::Fail, 0, false),
+        script(Deed::Fail, 5, true),
+        script(Deed::FailForGood, 0, false),
+        script(Deed::Panic, 50, false),
+    ]
+}
+
+#[test]
+fn a_crash_before_or_after_any_step_loses_nothing() {
+    quiet_panics();
+    for step in 0..40 {
+        for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::Lost, Fault::Unheard] {
+            runtime().block_on(async {
+                let mut world = World::new(one_of_each()).await;
+                let faults = std::iter::repeat_n(Fault::None, step).chain([fault.clone()]).collect();
+                world.play(vec![faults]).await;
+                world.check();
+            });
+        }
+    }
+}
+
+#[test]
+fn the_record_comes_first_and_the_ack_last() {
+    quiet_panics();
+    runtime().block_on(async {
+        let world = World::new(one_of_each()).await;
+        let session = Session::new(&world.store, []);
+        world.store.lock().calls.clear();
+        let delivery = session.take().unwrap();
+        world.live(&session, delivery).await;
+        let calls = std::mem::take(&mut world.store.lock().calls);
+        assert_eq!(calls[0], "append");
+        assert_eq!(calls.iter().filter(|call| **call == "ack").count(), 1);
+        assert_eq!(calls.last(), Some(&"ack"));
+        for published in ["publish", "publish_at", "bury"] {
+            assert!(calls.contains(&published), "no {published} in {calls:?}");
+        }
+    });
+}
+
+#[test]
+fn plain_completions_need_only_the_ack() {
+    let script = Script { deeds: vec![], ms: 0, max_attempts: 1, store_result: false, no_pause: false };
+    runtime().block_on(async {
+        let world = World::new(vec![script; 100]).await;
+        let session = Session::new(&world.store, []);
+        world.store.lock().calls.clear();
+        let delivery = session.take().unwrap();
+        let (node, _) = world.live(&session, delivery).await;
+        assert_eq!(world.store.lock().calls, ["ack"]);
+        assert_eq!(node.tally.read(0).completed, 100);
+    });
+}
+
+#[test]
+fn a_long_run_records_as_it_goes() {
+    let script = Script { deeds: vec![], ms: 15, max_attempts: 1, store_result: false, no_pause: false };
+    runtime().block_on(async {
+        // Three at a time, 15 ms each, a checkpoint every 20 ms.
+        let mut world = World::new(vec![script; 30]).await;
+        let session = Session::new(&world.store, []);
+        let delivery = session.take().unwrap();
+        let (node, _) = world.live(&session, delivery).await;
+        let appends = node.tally.read(0).appends;
+        assert!((4..=10).contains(&appends), "{appends} records");
+        world.play(Vec::new()).await;
+        world.check();
+    });
+}
+
+#[test]
+fn who_is_overtaken_settles_nothing() {
+    quiet_panics();
+    runtime().block_on(async {
+        let mut world = World::new(one_of_each()).await;
+        let (here, on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = Session::new(&world.store, [Fault::Held(here.clone(), on.clone())]);
+        let delivery = slow.take().unwrap();
+        let run = delivery.run;
+        world.store.lock().calls.clear();
+        let zombie = world.live(&slow, delivery);
+        let other = async {
+            // The first is about to append, and its lease runs out.
+            here.notified().await;
+            world.store.lock().expire_one(run);
+            let session = Session::new(&world.store, []);
+            let delivery = session.take().unwrap();
+            assert_eq!((delivery.run, delivery.delivered), (run, 2));
+            world.live(&session, delivery).await;
+            let calls = world.store.lock().calls.len();
+            on.notify_one();
+            calls
+        };
+        let ((zombie, died), calls) = tokio::join!(zombie, other);
+        assert!(!died);
+        assert_eq!(zombie.tally.read(0).fenced, 1);
+        assert_eq!(world.store.lock().calls[calls..], ["append", "read"], "it found out, and did nothing more");
+        world.crashes = 1;
+        world.play(Vec::new()).await;
+        world.check();
+    });
+}
+
+#[test]
+fn a_lost_answer_is_not_taken_for_a_fence() {
+    quiet_panics();
+    runtime().block_on(async {
+        let mut world = World::new(one_of_each()).await;
+        let session = Session::new(&world.store, [Fault::Unheard]);
+        let delivery = session.take().unwrap();
+        let (node, _) = world.live(&session, delivery).await;
+        let stats = node.tally.read(0);
+        assert_eq!((stats.fenced, stats.acked), (0, 1));
+        world.play(Vec::new()).await;
+        world.check();
+    });
+}
+
+#[test]
+fn a_full_lane_does_not_hold_a_retry_back() {
+    let script = Script { deeds: vec![Deed::Fail], ms: 0, max_attempts: 2, store_result: false, no_pause: true };
+    runtime().block_on(async {
+        let mut world = World::new(vec![script]).await;
+        let session = Session::new(&world.store, [Fault::None, Fault::Full]);
+        let delivery = session.take().unwrap();
+        world.store.lock().calls.clear();
+        world.live(&session, delivery).await;
+        assert_eq!(world.store.lock().calls, ["append", "publish_at", "ack"]);
+        world.play(Vec::new()).await;
+        world.check();
+    });
+}
+
+#[test]
+fn what_is_too_large_for_a_message_goes_in_several() {
+    let script = Script { deeds: vec![Deed::Fail], ms: 0, max_attempts: 2, store_result: true, no_pause: true };
+    runtime().block_on(async {
+        let mut world = World::new(vec![script; 2_000]).await;
+        // The broker takes less than it said it would.
+        let session = Session::narrow(&world.store, [], 2_048);
+        let delivery = session.take().unwrap();
+        world.store.lock().calls.clear();
+        world.live(&session, delivery).await;
+        let calls = std::mem::take(&mut world.store.lock().calls);
+        let count = |what| calls.iter().filter(|call| **call == what).count();
+        assert!(count("append") > 2 && count("publish") > 2 && count("ack") == 1, "{calls:?}");
+        world.play(Vec::new()).await;
+        world.check();
+    });
+}
+
+#[test]
+fn what_cannot_be_read_is_buried_as_it_came() {
+    runtime().block_on(async {
+        let world = World::new(Vec::new()).await;
+        let garbage = Bytes::from_static(b"WF\x01\x00garbage");
+        world.store.lock().ready.clear();
+        world.publish(garbage.clone()).await;
+        world.publish(Bytes::from_static(br#"[{"kind":"noop","args":1},{"kind":"noop"},{"kind":"nobody","args":1}]"#)).await;
+        let mut world = world;
+        world.play(Vec::new()).await;
+        let store = world.store.lock();
+        let mut letters = store.letters().into_iter().map(|letter| match letter.remains {
+            Remains::Raw { failure, bytes } => (failure.to_string(), bytes),
+            Remains::Jobs(bytes) => {
+                let jobs = Batch::decode(&bytes, &Limits::default()).unwrap();
+                (jobs.get(0).unwrap().history()[0].failure.to_string(), Bytes::new())
+            }
+        });
+        let (why, bytes) = letters.next().unwrap();
+        assert!(why.starts_with("undecodable: ") && bytes == garbage, "{why}");
+        let mut others: Vec<_> = letters.collect();
+        others.sort();
+        assert!(others[0].0.starts_with("no_handler: no handler for `nobody`; registered: "), "{others:?}");
+        assert!(others[1].0.contains("missing field `args`") && &*others[1].1 == br#"{"kind":"noop"}"#);
+        let outcomes: Vec<_> =
+            store.log.values().flatten().map(|logged| Record::decode(&logged.bytes, &Limits::default())).collect();
+        let record = outcomes[0].as_ref().unwrap();
+        let states: BTreeMap<_, _> = record.iter().map(|o| (o.index(), (o.kind().to_string(), o.state()))).collect();
+        assert_eq!(states[&0], ("noop".into(), State::Completed));
+        assert_eq!(states[&1], ("undecodable".into(), State::Discarded));
+        assert_eq!(states[&2], ("nobody".into(), State::Discarded));
+    });
+}

@@ -1,0 +1,8 @@
+//! Whole executors over a broker in memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod outcomes;
+mod running;
+mod stopping;
+mod yard;

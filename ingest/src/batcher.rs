@@ -1,0 +1,327 @@
+//! When a batch leaves: the decision, and nothing else. No clock but what is passed in, no tasks, no network.
+//!
+//! The batcher is *self-clocking*. While nothing of a place is on its way, what comes leaves at once: waiting would
+//! only cost latency. Otherwise jobs gather until the batch is full, until what was on its way has arrived, or until
+//! `linger` is over. So a quiet factory is quick, a busy one sends full batches, and nobody has to say which it is.
+//!
+//! Everything is bounded: jobs that have not left yet take at most the *room*; what does not fit stays with its
+//! caller.
+
+#[cfg(test)]
+mod laws;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, JobId, Lane, Limits, Millis};
+
+use crate::BatchOptions;
+
+/// What a job in an open batch takes of the room beside its args, and an open batch beside its jobs. Bytes; roughly
+/// what they take in memory.
+const JOB_COST: usize = 64;
+const BATCH_COST: usize = 2_048;
+/// Places that nobody uses at the moment are remembered up to this many, for how well their jobs compress.
+const QUIET_PLACES: usize = 1_024;
+
+/// Jobs that can share a batch: one lane, one format, one time to fall due.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) lane: Lane,
+    pub(crate) format: Format,
+    pub(crate) due: Option<Millis>,
+}
+
+/// Now, by two clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment {
+    /// Since some start; never goes back.
+    pub(crate) clock: Duration,
+    /// The time of day.
+    pub(crate) wall: Millis,
+}
+
+/// A job, with what the batcher must know of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) job: &'a Job<'a>,
+    pub(crate) due: Option<Millis>,
+    /// How long it is expected to run; zero if that is not known.
+    pub(crate) run_time: Duration,
+    /// The trace it belongs to. Travels with a job that leaves alone.
+    pub(crate) trace: Option<&'a str>,
+}
+
+/// A batch that is ready to leave. It counts as on its way from now until [`Batcher::arrived`].
+#[derive(Debug)]
+pub(crate) struct Closed<R> {
+    pub(crate) place: Place,
+    pub(crate) batch: BatchBuilder,
+    pub(crate) receipt: R,
+    /// What it takes of the room until [`Batcher::left`].
+    pub(crate) held: usize,
+}
+
+/// See the module. `R` is what the callers of a batch share; a new one is made for each batch.
+#[derive(Debug)]
+pub(crate) struct Batcher<R> {
+    options: BatchOptions,
+    room: usize,
+    new_id: fn() -> BatchId,
+    slots: HashMap<Place, Slot<R>>,
+    /// What has not left yet takes, in bytes; of that, what is still open.
+    held: usize,
+    held_open: usize,
+    most_held: usize,
+    /// The wire size over the raw size, of all that left.
+    ratio: f64,
+    /// When open batches must leave, the soonest first, for linger is the same for all. Some have left already.
+    deadlines: VecDeque<(Duration, Place, BatchId)>,
+    /// Places where a batch was opened while nothing was on its way.
+    idle: Vec<Place>,
+    ready: Vec<Closed<R>>,
+}
+
+#[derive(Debug)]
+struct Slot<R> {
+    open: Option<Open<R>>,
+    in_flight: usize,
+    ratio: f64,
+}
+
+#[derive(Debug)]
+struct Open<R> {
+    batch: BatchBuilder,
+    receipt: R,
+    held: usize,
+    run_time: Duration,
+    trace: Option<String>,
+}
+
+impl<R: Default + Clone> Batcher<R> {
+    pub(crate) fn new(mut options: BatchOptions, room: usize, new_id: fn() -> BatchId) -> Self {
+        // What a reader refuses must not be written. The tables are not counted in the raw size.
+        let limits = Limits::default();
+        options.jobs = options.jobs.clamp(1, limits.jobs);
+        options.raw_bytes = options.raw_bytes.clamp(1, limits.raw_bytes - (1 << 20));
+        Self {
+            options,
+            room,
+            new_id,
+            slots: HashMap::new(),
+            held: 0,
+            held_open: 0,
+            most_held: 0,
+            ratio: 1.0,
+            deadlines: VecDeque::new(),
+            idle: Vec::new(),
+            ready: Vec::new(),
+        }
+    }
+
+    /// Puts a job into the open batch of its place: its id, and the batch's receipt. `None` if there is no room.
+    ///
+    /// After a group of jobs, [`Batcher::rest`] must be called.
+    pub(crate) fn push(&mut self, incoming: Incoming<'_>, now: Moment) -> Option<(JobId, &R)> {
+        let job = incoming.job;
+        let cost = job.args.len() + JOB_COST;
+        // With nothing held there is room for anything, or a large job could never pass.
+        if self.held > 0 && self.held + cost + BATCH_COST > self.room {
+            self.make_room(now);
+            return None;
+        }
+        let place = Place { lane: job.lane.clone(), format: job.format, due: incoming.due };
+        let limits = Thresholds { options: &self.options, arriving: job.args.len() };
+        let ratio = self.ratio;
+        let slot = self.slots.entry(place).or_insert_with(|| Slot { open: None, in_flight: 0, ratio });
+        let crowded = slot.open.as_ref().is_some_and(|open| limits.crowded(open, slot.ratio));
+        let index = match &mut slot.open {
+            Some(open) if !crowded => open.batch.push(job).ok(),
+            _ => None,
+        };
+        let index = match index {
+            Some(index) => index,
+            // There is no batch, or the job does not fit into it any more.
+            None => self.reopen(&incoming, now)?,
+        };
+        self.settle_in(&incoming, cost, index)
+    }
+
+    /// Closes the batch of the job's place if there is one, and opens another with the job.
+    fn reopen(&mut self, incoming: &Incoming<'_>, now: Moment) -> Option<u32> {
+        let job = incoming.job;
+        let place = Place { lane: job.lane.clone(), format: job.format, due: incoming.due };
+        self.close(&place);
+        let slot = self.slots.get_mut(&place)?;
+        let id = (self.new_id)();
+        let header = Header { id, enqueued_at: now.wall, due: place.due, format: place.format, hops: 0, trace: None };
+        let mut batch = BatchBuilder::new(header);
+        let index = batch.push(job).ok()?;
+        let trace = incoming.trace.map(str::to_owned);
+        slot.open = Some(Open { batch, receipt: R::default(), held: BATCH_COST, run_time: Duration::ZERO, trace });
+        self.hold(BATCH_COST);
+        if slot_is_idle(&self.slots, &place) {
+            self.idle.push(place);
+        } else {
+            self.deadlines.push_back((now.clock + self.options.linger, place, id));
+        }
+        Some(index)
+    }
+
+    /// Counts a job that was just put into the open batch of its place, and closes the batch if that made it full.
+    fn settle_in(&mut self, incoming: &Incoming<'_>, cost: usize, index: u32) -> Option<(JobId, &R)> {
+        self.hold(cost);
+        let place = Place { lane: incoming.job.lane.clone(), format: incoming.job.format, due: incoming.due };
+        let limits = Thresholds { options: &self.options, arriving: 0 };
+        let slot = self.slots.get_mut(&place)?;
+        let open = slot.open.as_mut()?;
+        open.held += cost;
+        open.run_time += incoming.run_time;
+        let id = JobId { batch: open.batch.header().id, index };
+        if !limits.full(open, slot.ratio) {
+            return Some((id, &self.slots.get(&place)?.open.as_ref()?.receipt));
+        }
+        self.close(&place);
+        self.ready.last().map(|closed| (id, &closed.receipt))
+    }
+
+    /// Says that a group of jobs is complete: what was opened in it while nothing was on its way leaves now.
+    pub(crate) fn rest(&mut self) {
+        while let Some(place) = self.idle.pop() {
+            if slot_is_idle(&self.slots, &place) {
+                self.close(&place);
+            } else {
+                // A batch of the same place filled up and left meanwhile; the one behind it is closed when that
+                // arrives, at the latest.
+                continue;
+            }
+        }
+    }
+
+    /// The batches that are ready to leave.
+    pub(crate) fn take_ready(&mut self) -> Vec<Closed<R>> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Says that a batch is inside the publish window: it takes no room here any more.
+    pub(crate) fn left(&mut self, held: usize) {
+        self.held = self.held.saturating_sub(held);
+    }
+
+    /// Says that a batch was answered, well or not, and how its size changed from `raw` to `wire`; if that is not
+    /// known, `None`.
+    pub(crate) fn arrived(&mut self, place: &Place, sizes: Option<(usize, usize)>) {
+        let Some(slot) = self.slots.get_mut(place) else { return };
+        if let Some((raw, wire)) = sizes.filter(|(raw, _)| *raw > 0) {
+            let seen = (wire as f64 / raw as f64).clamp(0.01, 1.5);
+            slot.ratio += (seen - slot.ratio) / 4.0;
+            self.ratio += (seen - self.ratio) / 4.0;
+        }
+        slot.in_flight = slot.in_flight.saturating_sub(1);
+        if slot.in_flight > 0 {
+            return;
+        }
+        if slot.open.is_some() {
+            self.close(place);
+        } else if place.due.is_some() || self.slots.len() > QUIET_PLACES {
+            self.slots.remove(place);
+        }
+    }
+
+    /// Closes what has lingered long enough.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        while let Some((deadline, _, _)) = self.deadlines.front()
+            && *deadline <= now
+            && let Some((_, place, id)) = self.deadlines.pop_front()
+        {
+            if self.is_open(&place, id) {
+                self.close(&place);
+            }
+        }
+    }
+
+    /// When [`Batcher::tick`] is next needed.
+    pub(crate) fn deadline(&mut self) -> Option<Duration> {
+        while let Some((_, place, id)) = self.deadlines.front()
+            && !self.is_open(place, *id)
+        {
+            self.deadlines.pop_front();
+        }
+        self.deadlines.front().map(|(deadline, _, _)| *deadline)
+    }
+
+    /// Closes everything that is open.
+    pub(crate) fn close_all(&mut self) {
+        let open: Vec<Place> = self.slots.iter().filter(|(_, slot)| slot.open.is_some()).map(|(p, _)| p.clone()).collect();
+        open.iter().for_each(|place| self.close(place));
+    }
+
+    /// The most that was ever held at once, in bytes.
+    pub(crate) fn most_held(&self) -> usize {
+        self.most_held
+    }
+
+    fn close(&mut self, place: &Place) {
+        let Some(slot) = self.slots.get_mut(place) else { return };
+        let Some(mut open) = slot.open.take() else { return };
+        slot.in_flight += 1;
+        self.held_open = self.held_open.saturating_sub(open.held);
+        if open.batch.len() == 1 {
+            // Jobs of several traces share a batch; only one that travels alone can bring its own.
+            open.batch.set_trace(open.trace.take());
+        }
+        self.ready.push(Closed { place: place.clone(), batch: open.batch, receipt: open.receipt, held: open.held });
+    }
+
+    /// When the room is taken by batches that are open still, waiting would help nobody. Otherwise batches are
+    /// leaving, and closing the open ones early would only make them smaller.
+    fn make_room(&mut self, now: Moment) {
+        self.tick(now.clock);
+        if self.held_open > self.room / 2 {
+            self.close_all();
+        }
+    }
+
+    fn hold(&mut self, bytes: usize) {
+        self.held += bytes;
+        self.held_open += bytes;
+        self.most_held = self.most_held.max(self.held);
+    }
+
+    fn is_open(&self, place: &Place, id: BatchId) -> bool {
+        self.slots.get(place).and_then(|slot| slot.open.as_ref()).is_some_and(|open| open.batch.header().id == id)
+    }
+}
+
+fn slot_is_idle<R>(slots: &HashMap<Place, Slot<R>>, place: &Place) -> bool {
+    slots.get(place).is_some_and(|slot| slot.in_flight == 0)
+}
+
+/// When a batch is full.
+struct Thresholds<'a> {
+    options: &'a BatchOptions,
+    /// The size of the job that wants to come in, in bytes.
+    arriving: usize,
+}
+
+impl Thresholds<'_> {
+    /// Whether the job that arrives should rather open the next batch.
+    fn crowded<R>(&self, open: &Open<R>, ratio: f64) -> bool {
+        let raw = open.batch.raw_len() + self.arriving;
+        // A batch may exceed its wire size by half before a large job is sent to the next: two batches of half the
+        // size would cost more than one that is somewhat too large.
+        raw > self.options.raw_bytes || wire(raw, ratio) > self.options.wire_bytes + self.options.wire_bytes / 2
+    }
+
+    fn full<R>(&self, open: &Open<R>, ratio: f64) -> bool {
+        let raw = open.batch.raw_len();
+        open.batch.len() >= self.options.jobs
+            || raw >= self.options.raw_bytes
+            || wire(raw, ratio) >= self.options.wire_bytes
+            || (!open.run_time.is_zero() && open.run_time >= self.options.run_time)
+    }
+}
+
+fn wire(raw: usize, ratio: f64) -> usize {
+    (raw as f64 * ratio) as usize
+}

@@ -1,0 +1,311 @@
+//! What holds whatever happens, and in which cases a batch leaves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+use wf_schema::{Batch, Priority, Queue};
+
+use super::*;
+
+const ROOM: usize = 256 << 10;
+
+fn options() -> BatchOptions {
+    BatchOptions {
+        linger: Duration::from_millis(5),
+        wire_bytes: 16 << 10,
+        jobs: 50,
+        raw_bytes: 24 << 10,
+        run_time: Duration::from_secs(1),
+    }
+}
+
+fn batcher() -> Batcher<()> {
+    Batcher::new(options(), ROOM, BatchId::new)
+}
+
+fn job(queue: &str, args: usize) -> Job<'static> {
+    Job::new("k", &"x".repeat(args)).unwrap().queue(Queue::new(queue).unwrap())
+}
+
+fn incoming<'a>(job: &'a Job<'a>) -> Incoming<'a> {
+    Incoming { job, due: None, run_time: Duration::ZERO, trace: None }
+}
+
+fn at(millis: u64) -> Moment {
+    Moment { clock: Duration::from_millis(millis), wall: 1_795_323_672_000 + millis }
+}
+
+/// Pushes jobs as one group.
+fn push(batcher: &mut Batcher<()>, jobs: &[Job<'static>], now: Moment) -> usize {
+    let taken = jobs.iter().take_while(|job| batcher.push(incoming(job), now).is_some()).count();
+    batcher.rest();
+    taken
+}
+
+fn sizes(closed: &[Closed<()>]) -> Vec<usize> {
+    closed.iter().map(|closed| closed.batch.len()).collect()
+}
+
+#[test]
+fn nothing_on_its_way_means_leave_now() {
+    let mut batcher = batcher();
+    push(&mut batcher, &[job("q", 10)], at(0));
+    assert_eq!(sizes(&batcher.take_ready()), [1]);
+    assert_eq!(batcher.deadline(), None);
+}
+
+#[test]
+fn a_group_leaves_together() {
+    let mut batcher = batcher();
+    push(&mut batcher, &vec![job("q", 10); 7], at(0));
+    assert_eq!(sizes(&batcher.take_ready()), [7]);
+}
+
+#[test]
+fn behind_another_jobs_gather_until_it_arrives() {
+    let mut batcher = batcher();
+    push(&mut batcher, &[job("q", 10)], at(0));
+    let first = batcher.take_ready().pop().unwrap();
+    for _ in 0..5 {
+        push(&mut batcher, &[job("q", 10)], at(1));
+    }
+    assert!(batcher.take_ready().is_empty());
+    batcher.left(first.held);
+    batcher.arrived(&first.place, Some((100, 100)));
+    assert_eq!(sizes(&batcher.take_ready()), [5]);
+}
+
+#[test]
+fn or_until_linger_is_over() {
+    let mut batcher = batcher();
+    push(&mut batcher, &[job("q", 10)], at(0));
+    batcher.take_ready();
+    push(&mut batcher, &[job("q", 10)], at(1));
+    push(&mut batcher, &[job("q", 10)], at(3));
+    assert_eq!(batcher.deadline(), Some(Duration::from_millis(6)));
+    batcher.tick(Duration::from_millis(5));
+    assert!(batcher.take_ready().is_empty());
+    batcher.tick(Duration::from_millis(6));
+    assert_eq!(sizes(&batcher.take_ready()), [2]);
+    assert_eq!(batcher.deadline(), None);
+}
+
+#[test]
+fn or_until_it_is_full_by_any_measure() {
+    // Jobs.
+    let mut full = batcher();
+    push(&mut full, &vec![job("q", 10); 120], at(0));
+    assert_eq!(sizes(&full.take_ready()), [50, 50]);
+    // Bytes on the wire: nothing is known of how well they compress, so 16 KiB are 16 KiB.
+    let mut full = batcher();
+    push(&mut full, &vec![job("q", 1_020); 20], at(0));
+    assert_eq!(sizes(&full.take_ready()), [16]);
+    // Bytes before compression.
+    let mut full = batcher();
+    full.ratio = 0.1;
+    push(&mut full, &vec![job("q", 1_020); 30], at(0));
+    assert_eq!(sizes(&full.take_ready()), [23]);
+    // Expected run time.
+    let mut full = batcher();
+    let slow = job("q", 1);
+    for _ in 0..6 {
+        full.push(Incoming { run_time: Duration::from_millis(400), ..incoming(&slow) }, at(0)).unwrap();
+    }
+    full.rest();
+    assert_eq!(sizes(&full.take_ready()), [3, 3]);
+}
+
+#[test]
+fn a_quiet_lane_does_not_wait_for_a_busy_one() {
+    let mut batcher = batcher();
+    push(&mut batcher, &[job("busy", 10)], at(0));
+    batcher.take_ready();
+    push(&mut batcher, &[job("quiet", 10)], at(1));
+    assert_eq!(sizes(&batcher.take_ready()), [1]);
+}
+
+#[test]
+fn how_well_jobs_compress_is_learnt() {
+    let mut batcher = batcher();
+    for _ in 0..40 {
+        push(&mut batcher, &[job("q", 10)], at(0));
+        for closed in batcher.take_ready() {
+            batcher.left(closed.held);
+            batcher.arrived(&closed.place, Some((1_000, 500)));
+        }
+    }
+    push(&mut batcher, &vec![job("q", 1_020); 30], at(1));
+    assert_eq!(sizes(&batcher.take_ready()), [23], "24 KiB are 12 KiB on the wire by now: the raw size binds");
+}
+
+#[test]
+fn a_large_job_goes_into_the_next_batch() {
+    let mut batcher = batcher();
+    push(&mut batcher, &[job("q", 12_000), job("q", 20_000), job("q", 10)], at(0));
+    assert_eq!(sizes(&batcher.take_ready()), [1, 1]);
+    batcher.close_all();
+    assert_eq!(sizes(&batcher.take_ready()), [1]);
+}
+
+#[test]
+fn a_trace_travels_with_a_job_that_leaves_alone() {
+    let traced = |count: usize| {
+        let mut batcher = batcher();
+        let job = job("q", 10);
+        for _ in 0..count {
+            batcher.push(Incoming { trace: Some("00-a-b-01"), ..incoming(&job) }, at(0)).unwrap();
+        }
+        batcher.rest();
+        batcher.take_ready().pop().unwrap().batch.header().trace.clone()
+    };
+    assert_eq!(traced(1).as_deref(), Some("00-a-b-01"));
+    assert_eq!(traced(2), None);
+}
+
+#[test]
+fn what_falls_due_at_another_time_goes_in_another_batch() {
+    let mut batcher = batcher();
+    let job = job("q", 10);
+    for due in [None, Some(1_000), Some(2_000), Some(1_000)] {
+        batcher.push(Incoming { due, ..incoming(&job) }, at(0)).unwrap();
+    }
+    batcher.rest();
+    let mut left: Vec<_> = batcher.take_ready().iter().map(|c| (c.batch.header().due, c.batch.len())).collect();
+    left.sort_unstable();
+    assert_eq!(left, [(None, 1), (Some(1_000), 2), (Some(2_000), 1)]);
+}
+
+#[test]
+fn open_batches_that_take_all_the_room_leave() {
+    let mut batcher = batcher();
+    let jobs: Vec<_> = (0..200).map(|n| job(&format!("q{n}"), 10)).collect();
+    push(&mut batcher, &jobs[..60], at(0));
+    let on_their_way = batcher.take_ready();
+    for closed in &on_their_way {
+        batcher.left(closed.held);
+    }
+    // Each lane has a batch on its way, so these linger: each in an open batch of its own.
+    let taken = push(&mut batcher, &vec![jobs[..60].to_vec(), vec![job("q0", 20_000); 20]].concat(), at(0));
+    assert!(taken < 80);
+    assert!(!batcher.take_ready().is_empty());
+}
+
+#[test]
+fn many_lanes_are_forgotten_when_they_are_quiet() {
+    let mut batcher = batcher();
+    for n in 0..3 * QUIET_PLACES {
+        push(&mut batcher, &[job(&format!("q{n}"), 1)], at(0));
+        for closed in batcher.take_ready() {
+            batcher.left(closed.held);
+            batcher.arrived(&closed.place, None);
+        }
+    }
+    assert!(batcher.slots.len() <= QUIET_PLACES + 1);
+}
+
+/// What callers and the network may do.
+#[derive(Clone, Debug)]
+enum Act {
+    Push { queue: u8, priority: u8, due: bool, args: usize, count: usize, run_ms: u64 },
+    Leave,
+    Arrive { which: usize, ratio: u8 },
+    Wait { micros: u64 },
+    CloseAll,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let push = (0..3u8, 0..3u8, any::<bool>(), 0..20_000usize, 1..80usize, prop_oneof![Just(0), 0..2_000u64]);
+    prop_oneof![
+        4 => push.prop_map(|(queue, priority, due, args, count, run_ms)| Act::Push { queue, priority, due, args, count, run_ms }),
+        3 => Just(Act::Leave),
+        3 => (any::<usize>(), any::<u8>()).prop_map(|(which, ratio)| Act::Arrive { which, ratio }),
+        3 => (0..8_000u64).prop_map(|micros| Act::Wait { micros }),
+        1 => Just(Act::CloseAll),
+    ]
+}
+
+/// Jobs that were taken and what their callers were told; and what has left of them.
+#[derive(Default)]
+struct Ledger {
+    told: HashMap<JobId, (Lane, Option<Millis>)>,
+    left: HashSet<JobId>,
+}
+
+impl Ledger {
+    fn leave(&mut self, ready: &[Closed<()>]) {
+        for batch in ready {
+            let read = Batch::decode(&batch.batch.encode(), &Limits::default()).unwrap();
+            assert!((1..=50).contains(&read.len()));
+            assert!(batch.batch.raw_len() <= (24 << 10) + 20, "larger than the raw size allows");
+            for job in read.iter() {
+                assert!(self.left.insert(job.id()), "it left twice");
+                let (lane, due) = self.told.get(&job.id()).expect("it was taken");
+                assert_eq!((lane, due), (&batch.place.lane, &batch.place.due));
+                assert_eq!(read.header().due, *due);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Every job that was taken leaves once, in its lane, under the id its caller was told; what waits never exceeds
+    /// the room; no batch exceeds a limit; none is open longer than linger.
+    #[test]
+    fn every_job_leaves_once_within_all_bounds(acts in prop::collection::vec(act(), 1..80)) {
+        let mut batcher = batcher();
+        let mut now = Duration::ZERO;
+        let mut ledger = Ledger::default();
+        let mut closed: Vec<Closed<()>> = Vec::new();
+        let mut in_window: Vec<Place> = Vec::new();
+
+        for act in acts {
+            match act {
+                Act::Push { queue, priority, due, args, count, run_ms } => {
+                    let job = job(&format!("q{queue}"), args).priority(Priority::ALL[priority as usize]);
+                    let due = due.then_some(2_000);
+                    let incoming = Incoming { due, run_time: Duration::from_millis(run_ms), ..incoming(&job) };
+                    for _ in 0..count {
+                        match batcher.push(incoming, Moment { clock: now, wall: 1 }) {
+                            Some((id, ())) => prop_assert!(ledger.told.insert(id, (job.lane.clone(), due)).is_none()),
+                            None => break,
+                        }
+                    }
+                    batcher.rest();
+                }
+                Act::Leave => {
+                    if let Some(batch) = (!closed.is_empty()).then(|| closed.remove(0)) {
+                        batcher.left(batch.held);
+                        in_window.push(batch.place);
+                    }
+                }
+                Act::Arrive { which, ratio } => {
+                    if !in_window.is_empty() {
+                        let place = in_window.swap_remove(which % in_window.len());
+                        batcher.arrived(&place, Some((100, usize::from(ratio))));
+                    }
+                }
+                Act::Wait { micros } => {
+                    now += Duration::from_micros(micros);
+                    batcher.tick(now);
+                }
+                Act::CloseAll => batcher.close_all(),
+            }
+            let ready = batcher.take_ready();
+            ledger.leave(&ready);
+            closed.extend(ready);
+            prop_assert!(batcher.held <= ROOM, "held {}", batcher.held);
+            prop_assert!(batcher.deadline().is_none_or(|at| at > now && at <= now + options().linger));
+            let open: usize = batcher.slots.values().filter_map(|slot| slot.open.as_ref()).map(|open| open.held).sum();
+            prop_assert_eq!(open, batcher.held_open);
+            prop_assert_eq!(open + closed.iter().map(|c| c.held).sum::<usize>(), batcher.held);
+            // Whoever is open waits for something: for another to arrive.
+            prop_assert!(batcher.slots.values().all(|slot| slot.open.is_none() || slot.in_flight > 0));
+        }
+        batcher.close_all();
+        ledger.leave(&batcher.take_ready());
+        prop_assert_eq!(ledger.left.len(), ledger.told.len(), "every job that was taken has left");
+    }
+}

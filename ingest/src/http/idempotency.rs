@@ -1,0 +1,161 @@
+//! `Idempotency-Key`: a request that is repeated is not done twice, not even when the broker has forgotten it.
+//!
+//! A keyed record holds the ids that the jobs have and a hash of the body. The order is what makes it work:
+//! 1. **claim** the key, with ids nobody has used;
+//! 2. **publish** under those ids;
+//! 3. mark the record **complete**.
+//!
+//! Who finds a complete record answers with its ids. Who finds an incomplete one cannot know whether step 2 was done,
+//! so it does step 2 again with the same ids, which the broker deduplicates, and then step 3.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use wf_broker::{BrokerError, Key, Revision};
+
+use super::HttpState;
+use super::bulk::demand_atomic;
+use super::media;
+use super::problem::Problem;
+use crate::batcher::Incoming;
+use crate::parcel::{Parcel, Plan};
+
+/// What a caller calls its request: 1 to 255 visible ASCII characters.
+pub(super) struct IdempotencyKey(String);
+
+/// A request that was done, now or before.
+pub(super) struct Once {
+    pub(super) parcel: Parcel,
+    /// Whether the ids are those of an earlier request.
+    pub(super) replayed: bool,
+}
+
+/// The keyed record.
+#[derive(Serialize, Deserialize)]
+struct Claim {
+    version: u32,
+    /// The hash of path and body.
+    body: String,
+    complete: bool,
+    plan: Plan,
+}
+
+/// The largest record, in bytes. A request of so many lanes or times that its plan takes more is refused.
+const RECORD_LIMIT: usize = 256 << 10;
+
+/// The key of a request, if it has one.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let name = HeaderName::from_static("idempotency-key");
+    let Some(text) = media::text(headers, &name)? else { return Ok(None) };
+    // The draft writes it as a string in quotes; most people do not.
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    if !(1..=255).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        return Err(
+            Problem::bad_request("Idempotency-Key must have 1 to 255 visible ASCII characters").with("field", name.as_str())
+        );
+    }
+    Ok(Some(IdempotencyKey(text.to_owned())))
+}
+
+/// Publishes `jobs`, which were read from `body` sent to `path`, unless that was done before under `key`. If
+/// `atomic`, also jobs for later must go together.
+pub(super) async fn publish_once(
+    state: &HttpState,
+    key: &IdempotencyKey,
+    path: &str,
+    body: &[u8],
+    atomic: bool,
+    jobs: &[Incoming<'_>],
+) -> Result<Once, Problem> {
+    // There is one principal as long as there is no authentication.
+    let record = record_key("", key)?;
+    let broker = state.producer.publisher().broker();
+    let ttl = Some(state.options.idempotency_ttl);
+    let parcel = Parcel::pack(jobs, &state.producer.options().batch, broker.max_message());
+    if atomic {
+        demand_atomic(&parcel)?;
+    }
+    let mut claim =
+        Claim { version: 1, body: hash(&[path.as_bytes(), &[atomic.into()], body]), complete: false, plan: parcel.plan() };
+    let bytes = encode(&claim)?;
+    // A record may run out, or be taken back, between the create that it refuses and the look at it.
+    for _ in 0..3 {
+        match broker.create(record.clone(), bytes.clone(), ttl).await {
+            Ok(revision) => {
+                finish(state, &record, revision, &mut claim, &parcel).await?;
+                return Ok(Once { parcel, replayed: false });
+            }
+            Err(BrokerError::Fenced) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let Some(entry) = broker.get(record.clone()).await? else { continue };
+        let mut found: Claim = serde_json::from_slice(&entry.bytes)
+            .map_err(|error| Problem::internal(format!("the record of this Idempotency-Key cannot be read: {error}")))?;
+        if found.body != claim.body {
+            let detail = "this Idempotency-Key was used with another request: use a fresh key for a fresh request";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "key-reused", "Key used before", detail));
+        }
+        let parcel = Parcel::repack(jobs, &found.plan)
+            .ok_or_else(|| Problem::internal("the record of this Idempotency-Key was made under other limits"))?;
+        if !found.complete {
+            finish(state, &record, entry.revision, &mut found, &parcel).await?;
+        }
+        return Ok(Once { parcel, replayed: true });
+    }
+    Err(Problem::unreachable("the record of this Idempotency-Key does not stand still"))
+}
+
+/// Steps 2 and 3.
+async fn finish(state: &HttpState, record: &Key, revision: Revision, claim: &mut Claim, parcel: &Parcel) -> Result<(), Problem> {
+    let broker = state.producer.publisher().broker();
+    if let Err(error) = parcel.publish(state.producer.publisher()).await {
+        if !error.is_retryable() {
+            // It never works like this: leave the key to a request that does. Should this fail, it runs out.
+            let _ = broker.delete(record.clone(), revision).await;
+        }
+        return Err(error.into());
+    }
+    claim.complete = true;
+    let bytes = encode(claim)?;
+    let mut pause = Duration::from_millis(50);
+    for _ in 0..3 {
+        match broker.update(record.clone(), revision, bytes.clone(), Some(state.options.idempotency_ttl)).await {
+            // Fenced: somebody repeats the request at the same time, and marks it too.
+            Ok(_) | Err(BrokerError::Fenced) => return Ok(()),
+            Err(error) => tracing::warn!(record = %record, error = %error, "an idempotency record was not marked complete"),
+        }
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause *= 4;
+    }
+    // The jobs are stored, and that is what the caller wants to know. Should it repeat the request all the same, they
+    // are published again under the same ids.
+    Ok(())
+}
+
+fn encode(claim: &Claim) -> Result<Bytes, Problem> {
+    let bytes = serde_json::to_vec(claim).map_err(|error| Problem::internal(error.to_string()))?;
+    if bytes.len() > RECORD_LIMIT {
+        let detail = "its jobs change lane or time too often for an Idempotency-Key: sort them by queue, priority and run_at";
+        return Err(Problem::too_large(detail));
+    }
+    Ok(bytes.into())
+}
+
+/// `idem.` and the hash of principal and key.
+fn record_key(principal: &str, key: &IdempotencyKey) -> Result<Key, Problem> {
+    let name = format!("idem.{}", hash(&[principal.as_bytes(), key.0.as_bytes()]));
+    Key::new(&name).map_err(|error| Problem::internal(error.to_string()))
+}
+
+/// The SHA-256 of `parts`, each with its length, in hex.
+fn hash(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}

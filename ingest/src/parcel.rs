@@ -1,0 +1,191 @@
+//! A request that is published as a whole: its jobs share batches with nobody, and where they went can be written
+//! down and found again.
+
+use std::collections::HashMap;
+
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+use wf_schema::{BatchBuilder, BatchId, Format, Header, Lane, Millis};
+
+use crate::batcher::{Incoming, Place};
+use crate::{BatchOptions, IdRange, PublishError, Publisher};
+
+/// Jobs in the batches that they travel in.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    parts: Vec<Part>,
+    runs: Vec<Run>,
+}
+
+#[derive(Debug)]
+struct Part {
+    lane: Lane,
+    due: Option<Millis>,
+    batch: BatchBuilder,
+}
+
+/// `count` jobs in a row of the request go into the part numbered `part`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Run {
+    part: u32,
+    count: u32,
+}
+
+/// Where the jobs of a parcel go: enough to make the same parcel again of the same jobs, however much later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    parts: Vec<PlannedPart>,
+    runs: Vec<Run>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PlannedPart {
+    id: BatchId,
+    due: Option<Millis>,
+}
+
+impl Parcel {
+    /// Packs `jobs` into batches that are full by `options` and fit into messages of `max_message` bytes, compressed
+    /// or not.
+    pub(crate) fn pack(jobs: &[Incoming<'_>], options: &BatchOptions, max_message: usize) -> Self {
+        let raw_limit = options.raw_bytes.min(options.wire_bytes.saturating_mul(4)).min(max_message / 2);
+        let mut parcel = Self { parts: Vec::new(), runs: Vec::new() };
+        let mut open: HashMap<Place, usize> = HashMap::new();
+        for incoming in jobs {
+            let place = Place { lane: incoming.job.lane.clone(), format: incoming.job.format, due: incoming.due };
+            let part = open.get(&place).copied().filter(|part| {
+                let batch = &parcel.parts[*part].batch;
+                batch.len() < options.jobs && batch.raw_len() + incoming.job.args.len() <= raw_limit
+            });
+            let part = part.unwrap_or_else(|| parcel.open(BatchId::new(), &place.lane, place.format, place.due));
+            let part = match parcel.parts[part].batch.push(incoming.job) {
+                Ok(_) => part,
+                // Too many kinds or policies for one batch: the next is empty and takes it.
+                Err(_) => {
+                    let part = parcel.open(BatchId::new(), &place.lane, place.format, place.due);
+                    let _ = parcel.parts[part].batch.push(incoming.job);
+                    part
+                }
+            };
+            parcel.run(part);
+            open.insert(place, part);
+        }
+        parcel
+    }
+
+    /// Packs `jobs` as `plan` says; `None` if they are not the jobs that it was made for.
+    pub(crate) fn repack(jobs: &[Incoming<'_>], plan: &Plan) -> Option<Self> {
+        let mut parcel = Self { parts: Vec::new(), runs: plan.runs.clone() };
+        let mut parts: Vec<Option<usize>> = vec![None; plan.parts.len()];
+        let mut jobs = jobs.iter();
+        for run in &plan.runs {
+            let planned = plan.parts.get(run.part as usize)?;
+            for incoming in jobs.by_ref().take(run.count as usize) {
+                let slot = parts.get_mut(run.part as usize)?;
+                let part =
+                    *slot.get_or_insert_with(|| parcel.open(planned.id, &incoming.job.lane, incoming.job.format, planned.due));
+                if parcel.parts[part].lane != incoming.job.lane {
+                    return None;
+                }
+                parcel.parts[part].batch.push(incoming.job).ok()?;
+            }
+        }
+        let planned: u64 = plan.runs.iter().map(|run| u64::from(run.count)).sum();
+        let packed: usize = parcel.parts.iter().map(|part| part.batch.len()).sum();
+        // Parts are opened in the order of their first jobs, as they were when the plan was made.
+        let whole = jobs.next().is_none() && planned == packed as u64 && parts.iter().flatten().copied().eq(0..parts.len());
+        whole.then_some(parcel)
+    }
+
+    /// Where the jobs go.
+    pub(crate) fn plan(&self) -> Plan {
+        let planned = |part: &Part| PlannedPart { id: part.batch.header().id, due: part.due };
+        Plan { parts: self.parts.iter().map(planned).collect(), runs: self.runs.clone() }
+    }
+
+    /// The ids of the jobs, in the order of the request.
+    pub(crate) fn ids(&self) -> Vec<IdRange> {
+        let mut next = vec![0; self.parts.len()];
+        let range = |run: &Run| {
+            let part = run.part as usize;
+            let first = next[part];
+            next[part] += run.count;
+            IdRange { batch: self.parts[part].batch.header().id, first, count: run.count }
+        };
+        self.runs.iter().map(range).collect()
+    }
+
+    /// Whether it can be published all-or-nothing: several messages can, unless one of them is for later.
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.parts.len() <= 1 || self.parts.iter().all(|part| part.due.is_none())
+    }
+
+    /// Publishes what is for now, all of it or nothing, and then what is for later. Publishing the same parcel again
+    /// is deduplicated as far as the broker remembers.
+    pub(crate) async fn publish(&self, publisher: &Publisher) -> Result<(), PublishError> {
+        let now: Vec<_> = self.parts.iter().filter(|p| p.due.is_none()).map(|p| (p.lane.clone(), &p.batch)).collect();
+        match &now[..] {
+            [] => {}
+            [(lane, batch)] => drop(publisher.publish(lane.clone(), batch).await?),
+            _ => drop(publisher.publish_all(&now).await?),
+        }
+        let mut sending = Vec::new();
+        for part in &self.parts {
+            if let Some(due) = part.due {
+                sending.push(publisher.send_at(part.lane.clone(), due, &part.batch).await?);
+            }
+        }
+        try_join_all(sending).await.map(drop)
+    }
+
+    fn open(&mut self, id: BatchId, lane: &Lane, format: Format, due: Option<Millis>) -> usize {
+        // The id's own time, so that the same plan gives the same message.
+        let header = Header { id, enqueued_at: id.millis(), due, format, hops: 0, trace: None };
+        self.parts.push(Part { lane: lane.clone(), due, batch: BatchBuilder::new(header) });
+        self.parts.len() - 1
+    }
+
+    fn run(&mut self, part: usize) {
+        match self.runs.last_mut() {
+            Some(run) if run.part as usize == part => run.count += 1,
+            _ => self.runs.push(Run { part: part as u32, count: 1 }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use wf_schema::{Job, Priority};
+
+    use super::*;
+
+    fn incoming<'a>(job: &'a Job<'a>, due: Option<Millis>) -> Incoming<'a> {
+        Incoming { job, due, run_time: Duration::ZERO, trace: None }
+    }
+
+    #[test]
+    fn a_plan_makes_the_same_parcel_of_the_same_jobs() {
+        let options = BatchOptions { jobs: 3, ..BatchOptions::default() };
+        let jobs: Vec<_> = (0..20)
+            .map(|n| Job::new("k", &n).unwrap().priority(if n % 5 == 0 { Priority::High } else { Priority::Low }))
+            .collect();
+        let with_due = |shift: u64| -> Vec<_> {
+            jobs.iter().enumerate().map(|(n, job)| incoming(job, (n % 7 == 0).then_some(1_000 * shift))).collect()
+        };
+        let parcel = Parcel::pack(&with_due(1), &options, 1 << 20);
+        assert!(parcel.parts.iter().all(|part| part.batch.len() <= 3));
+        let plan: Plan = serde_json::from_slice(&serde_json::to_vec(&parcel.plan()).unwrap()).unwrap();
+        // A delay counts from another moment by then; the plan's time is kept.
+        let again = Parcel::repack(&with_due(9), &plan).unwrap();
+        assert_eq!(again.ids(), parcel.ids());
+        let messages = |parcel: &Parcel| parcel.parts.iter().map(|part| part.batch.encode()).collect::<Vec<_>>();
+        assert_eq!(messages(&again), messages(&parcel));
+        assert_eq!(parcel.ids().iter().map(|ids| ids.count).sum::<u32>(), 20);
+
+        assert!(Parcel::repack(&with_due(1)[1..], &plan).is_none());
+        assert!(Parcel::repack(&[&with_due(1)[..], &with_due(1)[..1]].concat(), &plan).is_none());
+    }
+}

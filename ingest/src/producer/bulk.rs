@@ -1,0 +1,72 @@
+//! Many jobs of one caller.
+
+use wf_schema::Job;
+
+use super::Producer;
+use crate::EnqueueError;
+use crate::tally::{Tallied, Tally};
+
+/// Takes many jobs, in groups, and keeps count of what becomes of them. The memory it takes does not grow with the
+/// number of jobs beyond what is listed.
+pub(crate) struct Bulk {
+    producer: Producer,
+    tally: Tally,
+}
+
+impl Bulk {
+    /// The most jobs in a group: enough that the lock costs nothing a job, few enough to share it.
+    pub(crate) const GROUP: usize = 256;
+    /// The most bytes of args that wait for room at once; a group may be split there.
+    const STRIDE: usize = 256 << 10;
+
+    pub(super) fn new(producer: Producer, listed: usize) -> Self {
+        Self { producer, tally: Tally::new(listed) }
+    }
+
+    /// Takes a group of jobs, each with its place in the request.
+    ///
+    /// # Errors
+    /// When one is no job, or there is no room; those before it are taken and counted, the rest of the group is not.
+    pub(crate) async fn push(&mut self, group: &[(u64, Job<'_>)]) -> Result<(), EnqueueError> {
+        let mut incoming = Vec::with_capacity(group.len());
+        let mut stopped = Ok(());
+        for (_, job) in group {
+            match self.producer.admit(job) {
+                Ok(job) => incoming.push(job),
+                Err(error) => {
+                    stopped = Err(error);
+                    break;
+                }
+            }
+        }
+        let mut from = 0;
+        while from < incoming.len() {
+            let mut bytes = 0;
+            let fits = |job: &&crate::batcher::Incoming<'_>| {
+                bytes += job.job.args.len();
+                bytes <= Self::STRIDE
+            };
+            let stride = incoming[from..].iter().take_while(fits).count().max(1);
+            let tally = &mut self.tally;
+            let put = |place: usize, id, receipt: &_| {
+                if let Some((item, _)) = group.get(from + place) {
+                    tally.add(*item, id, receipt);
+                }
+            };
+            self.producer.carrier.take(&incoming[from..from + stride], put).await?;
+            from += stride;
+        }
+        self.tally.prune().await;
+        stopped
+    }
+
+    /// What became of all of them.
+    pub(crate) async fn finish(self) -> Tallied {
+        self.tally.finish().await
+    }
+
+    /// What is known by now.
+    pub(crate) fn hasten(self) -> Tallied {
+        self.tally.hasten()
+    }
+}

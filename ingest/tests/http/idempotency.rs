@@ -1,0 +1,172 @@
+//! `Idempotency-Key`: whatever is lost on the way, the jobs are stored once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::support::http::{Answer, Site};
+use crate::support::{Fault, Op, Puppet};
+
+const JOB: &str = r#"{"kind":"math_add","args":{"a":2,"b":3}}"#;
+
+async fn site() -> (Arc<Puppet>, Site) {
+    let broker = Puppet::new();
+    let site = Site::new(broker.clone()).await;
+    (broker, site)
+}
+
+async fn keyed(site: &Site, key: &str, body: &str) -> Answer {
+    Answer::of(site.post("/v1/jobs", "application/json", body.to_owned()).header("idempotency-key", key)).await
+}
+
+fn many(count: usize) -> String {
+    (0..count).map(|n| format!("{{\"kind\":\"math_add\",\"args\":{{\"a\":{n},\"b\":1}}}}\n")).collect()
+}
+
+async fn keyed_lines(site: &Site, key: &str, body: &str) -> Answer {
+    Answer::of(site.post("/v1/jobs/batch", "application/x-ndjson", body.to_owned()).header("idempotency-key", key)).await
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_same_ids_and_stores_nothing() {
+    let (broker, site) = site().await;
+    let first = keyed(&site, "order-17", JOB).await;
+    assert_eq!((first.status, first.header("idempotency-replayed")), (StatusCode::ACCEPTED, None));
+    // Not even after a restart of the broker.
+    broker.forget_ids();
+    let again = keyed(&site, "\"order-17\"", JOB).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (StatusCode::ACCEPTED, Some("true")));
+    assert_eq!((again.id(), again.header("location")), (first.id(), first.header("location")));
+    assert_eq!(broker.jobs().len(), 1);
+    let other = keyed(&site, "order-18", JOB).await;
+    assert_ne!(other.id(), first.id());
+    assert_eq!(broker.jobs().len(), 2);
+}
+
+#[tokio::test]
+async fn another_request_under_the_same_key_is_refused() {
+    let (broker, site) = site().await;
+    keyed(&site, "k", JOB).await;
+    let answer = keyed(&site, "k", r#"{"kind":"math_add","args":{"a":2,"b":4}}"#).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::UNPROCESSABLE_ENTITY, "key-reused"));
+    // The same body means another job on another path.
+    let old = |operation: &str| {
+        let request = site.post(&format!("/jobs/{operation}"), "application/json", r#"{"a":1,"b":2}"#);
+        Answer::of(request.header("idempotency-key", "old"))
+    };
+    assert_eq!(old("add").await.status, StatusCode::ACCEPTED);
+    assert_eq!(old("subtract").await.code(), "key-reused");
+    assert_eq!(broker.jobs().len(), 2);
+    for bad in ["", &"x".repeat(256)] {
+        assert_eq!(keyed(&site, bad, JOB).await.code(), "invalid-request");
+    }
+}
+
+#[tokio::test]
+async fn a_keyed_request_shares_no_batch() {
+    let (broker, site) = site().await;
+    broker.hold();
+    let plain = site.post("/v1/jobs", "application/json", JOB).header("prefer", "respond-async");
+    for _ in 0..3 {
+        Answer::of(plain.try_clone().unwrap()).await;
+    }
+    broker.open_up();
+    let answer = keyed(&site, "k", JOB).await;
+    site.producer.flush().await.unwrap();
+    let batch = answer.id().split_once('-').unwrap().0;
+    let mates = broker.jobs().iter().filter(|(id, _, _)| id.batch.to_string() == batch).count();
+    assert_eq!((mates, answer.id()), (1, format!("{batch}-0").as_str()));
+}
+
+/// A crash after any step: the answer to the claim is lost, the publish is lost, its answer is lost, the mark is lost.
+#[tokio::test]
+async fn whatever_is_lost_a_repeat_mends_it() {
+    for (op, fault) in [
+        (Op::Create, Fault::Away),
+        (Op::Create, Fault::AnswerLost),
+        (Op::Publish, Fault::Away),
+        (Op::Publish, Fault::AnswerLost),
+        (Op::Publish, Fault::Full),
+        (Op::Get, Fault::Away),
+    ] {
+        let (broker, site) = site().await;
+        broker.fail(op, [Some(fault)]);
+        if op == Op::Get {
+            // The look at the record that a repeat does.
+            broker.fail(Op::Publish, [Some(Fault::AnswerLost)]);
+            assert_eq!(keyed(&site, "k", JOB).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let first = keyed(&site, "k", JOB).await;
+        assert_eq!(first.status, StatusCode::SERVICE_UNAVAILABLE, "{op:?} {fault:?}");
+        assert!(first.header("retry-after").is_some());
+        let second = keyed(&site, "k", JOB).await;
+        let third = keyed(&site, "k", JOB).await;
+        assert_eq!((second.status, third.header("idempotency-replayed")), (StatusCode::ACCEPTED, Some("true")));
+        assert_eq!(second.id(), third.id());
+        assert_eq!(broker.jobs().len(), 1, "{op:?} {fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_mark_that_is_lost_is_made_by_the_repeat() {
+    let (broker, site) = site().await;
+    broker.fail(Op::Update, [Some(Fault::Away); 3]);
+    let first = keyed(&site, "k", JOB).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED, "the job is stored, and that is what was asked");
+    let again = keyed(&site, "k", JOB).await;
+    assert_eq!((again.id(), broker.calls(Op::Publish)), (first.id(), 2));
+    assert_eq!(broker.jobs().len(), 1, "published again under the same id, and deduplicated");
+    // Now it is marked: no third publish.
+    keyed(&site, "k", JOB).await;
+    assert_eq!(broker.calls(Op::Publish), 2);
+}
+
+#[tokio::test]
+async fn a_request_that_never_works_leaves_the_key_free() {
+    let (broker, site) = site().await;
+    broker.fail(Op::Publish, [Some(Fault::Denied)]);
+    assert_eq!(keyed(&site, "k", JOB).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let other = r#"{"kind":"math_add","args":{"a":9,"b":9}}"#;
+    assert_eq!(keyed(&site, "k", other).await.status, StatusCode::ACCEPTED);
+    assert_eq!(keyed(&site, "k2", "nope").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(keyed(&site, "k2", other).await.status, StatusCode::ACCEPTED, "what is no job claims nothing");
+}
+
+#[tokio::test]
+async fn the_same_request_many_times_at_once_is_one() {
+    let (broker, site) = site().await;
+    let answers = join_all((0..20).map(|_| keyed(&site, "k", JOB))).await;
+    let ids: HashSet<&str> = answers.iter().map(|answer| answer.id()).collect();
+    assert_eq!((ids.len(), broker.jobs().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn many_jobs_under_a_key_are_published_together_and_repeated_with_their_ids() {
+    let (broker, site) = site().await;
+    let body = many(9_000) + "nope\n";
+    broker.fail(Op::PublishAll, [Some(Fault::AnswerLost)]);
+    assert_eq!(keyed_lines(&site, "k", &body).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let first = keyed_lines(&site, "k", &body).await;
+    let again = keyed_lines(&site, "k", &body).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED, "{first:?}");
+    assert_eq!((&first.body["accepted"], &first.body["rejected"]), (&json!(9_000), &json!(1)));
+    assert_eq!((&again.body, again.header("idempotency-replayed")), (&first.body, Some("true")));
+    assert_eq!(broker.jobs().len(), 9_000);
+    assert_eq!(broker.calls(Op::PublishAll), 2);
+    assert_eq!(keyed_lines(&site, "k", &many(9_000)).await.code(), "key-reused");
+}
+
+#[tokio::test]
+async fn a_delay_counts_from_the_first_time() {
+    let (broker, site) = site().await;
+    let body = r#"{"kind":"k","args":0,"delay":"1h"}"#;
+    broker.fail(Op::Update, [Some(Fault::Away); 3]);
+    let first = keyed(&site, "k", body).await;
+    let due = broker.scheduled()[0].due;
+    let again = keyed(&site, "k", body).await;
+    assert_eq!(again.id(), first.id());
+    assert_eq!(broker.scheduled().iter().map(|scheduled| scheduled.due).collect::<Vec<_>>(), [due]);
+}

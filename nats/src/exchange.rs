@@ -1,0 +1,358 @@
+//! Questions and answers over one connection, pipelined: many under way at once, each answered by itself, and sent
+//! again when the connection was lost before the answer came.
+//!
+//! One subscription takes all answers. What is not answered stays in a table, so that a lost connection loses
+//! nothing: as soon as it is up again, all that was sent before and not answered is sent once more, in its order.
+//! Nothing is sent again because time has passed while the link is in doubt: that would double the traffic exactly
+//! when it hurts.
+
+mod table;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::client::PublishErrorKind;
+use async_nats::{Client, HeaderMap, HeaderValue, Message, Subject, Subscriber, header};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+
+use self::table::{Answer, Pending, Table};
+use crate::counters::Counters;
+use crate::link::{Link, Refusal};
+
+/// How often what waits for its time to be sent again is looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What acknowledges a delivery.
+pub(crate) const ACK: &[u8] = b"+ACK";
+
+/// One message to send.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) subject: Subject,
+    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) payload: Bytes,
+}
+
+/// What came back.
+pub(crate) struct Answered {
+    /// The answer, or the last of several.
+    pub(crate) message: Message,
+    /// The ones before it, if several were asked for.
+    pub(crate) before: Vec<Message>,
+    /// Whether the question was sent more than once, so that this may be the answer to the second.
+    pub(crate) resent: bool,
+}
+
+/// Why no answer came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error("no answer came within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("the connection is down, and did not come back within {} ms", .0.as_millis())]
+    Down(Duration),
+    #[error("nobody is there to answer")]
+    NobodyThere,
+    #[error("{0}")]
+    Denied(String),
+    #[error("the message has {size} bytes; the server takes at most {limit}")]
+    TooLarge { size: usize, limit: usize },
+    #[error("the connection is closed")]
+    Closed,
+    #[error("the client refused to send it")]
+    Unsendable(#[source] async_nats::PublishError),
+}
+
+/// What to do when the server says that nobody is there to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NobodyThere {
+    /// Ask again after a moment: a server that has just started, or a stream that changes its leader.
+    AskAgain,
+    /// Take it for the answer.
+    Fail,
+}
+
+/// The questions and answers of one connection. Dropping it ends them.
+pub(crate) struct Exchange {
+    shared: Arc<Shared>,
+    tasks: [AbortHandle; 2],
+}
+
+struct Shared {
+    client: Client,
+    link: Arc<Link>,
+    /// What the subjects of answers begin with, the last dot included.
+    inbox: String,
+    timeout: Duration,
+    table: Mutex<Table>,
+    /// There is something to send.
+    work: Notify,
+    /// Something was settled.
+    confirmed: Notify,
+    counters: Arc<Counters>,
+}
+
+impl Exchange {
+    /// Questions and answers over `client`, whose events `link` has. `resend_after` is how long a settlement may stay
+    /// unanswered on a link that is up before it is sent again: longer than a dead link takes to be noticed.
+    ///
+    /// # Errors
+    /// When the answers cannot be subscribed to.
+    pub(crate) async fn new(
+        client: Client,
+        link: Arc<Link>,
+        timeout: Duration,
+        resend_after: Duration,
+        counters: Arc<Counters>,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let inbox = format!("{}.", client.new_inbox());
+        let answers = client.subscribe(format!("{inbox}*")).await?;
+        let shared = Arc::new(Shared {
+            client,
+            link,
+            inbox,
+            timeout,
+            table: Mutex::new(Table::new(resend_after)),
+            work: Notify::new(),
+            confirmed: Notify::new(),
+            counters,
+        });
+        let reading = tokio::spawn(read(shared.clone(), answers)).abort_handle();
+        let writing = tokio::spawn(write(shared.clone())).abort_handle();
+        Ok(Self { shared, tasks: [reading, writing] })
+    }
+
+    /// Sends `part` and waits for its answer.
+    pub(crate) async fn ask(&self, part: Part, nobody: NobodyThere) -> Result<Answered, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        self.asked(Pending::new(Vec::new(), part, nobody, Answer::One(answer)), answered).await
+    }
+
+    /// Sends `part` and waits for its answers: all up to the first that has a status.
+    pub(crate) async fn ask_for_many(&self, part: Part, nobody: NobodyThere) -> Result<Answered, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        let answer = Answer::Many { so_far: Vec::new(), done: answer };
+        self.asked(Pending::new(Vec::new(), part, nobody, answer), answered).await
+    }
+
+    /// Sends `ahead` and then `last` as one atomic batch, and waits for the answer to the last.
+    pub(crate) async fn ask_together(&self, ahead: Vec<Part>, last: Part) -> Result<Answered, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        self.asked(Pending::new(ahead, last, NobodyThere::AskAgain, Answer::One(answer)), answered).await
+    }
+
+    async fn asked(
+        &self,
+        pending: Pending,
+        answered: oneshot::Receiver<Result<Answered, Unanswered>>,
+    ) -> Result<Answered, Unanswered> {
+        let id = self.shared.table.lock().add(pending)?;
+        // Whoever stops waiting also takes the question out of the table: it is the caller's to ask again.
+        let _forget = Forget { shared: &self.shared, id };
+        self.shared.work.notify_one();
+        match tokio::time::timeout(self.shared.timeout, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(Unanswered::Closed),
+            Err(_) if !self.shared.link.watch().borrow().up => Err(Unanswered::Down(self.shared.timeout)),
+            Err(_) if self.shared.table.lock().nobody_was_there(id) => Err(Unanswered::NobodyThere),
+            Err(_) => Err(Unanswered::TimedOut(self.shared.timeout)),
+        }
+    }
+
+    /// Sends `payload` to `subject`, again and again until it is confirmed. Waits for nothing.
+    pub(crate) fn settle(&self, subject: Subject, payload: Bytes) {
+        let part = Part { subject, headers: None, payload };
+        // A closed connection settles nothing more: what it held comes again when its lease is over.
+        if self.shared.table.lock().add(Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle)).is_ok() {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Sends `payload` to `subject` once, if the link is up. Waits for nothing.
+    pub(crate) fn tell(&self, subject: Subject, payload: Bytes) {
+        if self.shared.link.watch().borrow().up {
+            let part = Part { subject, headers: None, payload };
+            if self.shared.table.lock().add(Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::None)).is_ok() {
+                self.shared.work.notify_one();
+            }
+        }
+    }
+
+    /// How many settlements are not confirmed yet.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.shared.table.lock().unsettled()
+    }
+
+    /// Waits until fewer than `most` settlements are unconfirmed.
+    pub(crate) async fn unsettled_below(&self, most: usize) {
+        self.until(|table| table.unsettled() < most).await;
+    }
+
+    /// Waits until everything that was settled so far is confirmed.
+    pub(crate) async fn settled(&self) {
+        let mark = self.shared.table.lock().mark();
+        self.until(|table| table.settled_before(mark)).await;
+    }
+
+    async fn until(&self, done: impl Fn(&Table) -> bool) {
+        loop {
+            let confirmed = self.shared.confirmed.notified();
+            tokio::pin!(confirmed);
+            // Listening starts before looking, so that what is confirmed in between is not missed.
+            confirmed.as_mut().enable();
+            if done(&self.shared.table.lock()) {
+                return;
+            }
+            confirmed.await;
+        }
+    }
+
+    /// Answers everything with "closed", and all that comes.
+    pub(crate) fn close(&self) {
+        self.shared.close();
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.shared.close();
+    }
+}
+
+/// Takes a question out of the table when its asker no longer waits.
+struct Forget<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.shared.table.lock().forget(self.id);
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        self.table.lock().close();
+        self.confirmed.notify_waiters();
+    }
+
+    /// Passes an answer on to who waits for it.
+    fn answered(&self, message: Message) {
+        let Some(id) = message.subject.strip_prefix(self.inbox.as_str()).and_then(|id| id.parse().ok()) else { return };
+        if self.table.lock().answered(id, message) {
+            self.confirmed.notify_waiters();
+        }
+    }
+
+    /// Sends what is due, `parts` being one atomic batch if there are several.
+    async fn send(&self, id: u64, mut ahead: Vec<Part>, mut last: Part, answer_wanted: bool) {
+        if !ahead.is_empty() {
+            // Each time under a new name: of an earlier attempt the server may have kept a part.
+            let name = format!("{:032x}", fastrand::u128(..));
+            for (number, part) in (1_u64..).zip(ahead.iter_mut().chain([&mut last])) {
+                let headers = part.headers.get_or_insert_default();
+                headers.insert(header::NATS_BATCH_ID, name.as_str());
+                headers.insert(header::NATS_BATCH_SEQUENCE, HeaderValue::from(number));
+            }
+            last.headers.get_or_insert_default().insert(header::NATS_BATCH_COMMIT, header::NATS_BATCH_COMMIT_FINAL);
+        }
+        let client = &self.client;
+        let mut sent = Ok(());
+        for Part { subject, headers, payload } in ahead {
+            if sent.is_ok() {
+                sent = match headers {
+                    Some(headers) => client.publish_with_headers(subject, headers, payload).await,
+                    None => client.publish(subject, payload).await,
+                };
+            }
+        }
+        let Part { subject, headers, payload } = last;
+        let size = payload.len();
+        let reply = answer_wanted.then(|| format!("{}{id}", self.inbox));
+        if sent.is_ok() {
+            sent = match (reply, headers) {
+                (Some(reply), Some(headers)) => client.publish_with_reply_and_headers(subject, reply, headers, payload).await,
+                (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
+                (None, _) => client.publish(subject, payload).await,
+            };
+        }
+        if let Err(error) = sent {
+            let error = match error.kind() {
+                PublishErrorKind::MaxPayloadExceeded => Unanswered::TooLarge { size, limit: client.max_payload() },
+                PublishErrorKind::Send => Unanswered::Closed,
+                PublishErrorKind::InvalidSubject => Unanswered::Unsendable(error),
+            };
+            if self.table.lock().failed(id, error) {
+                self.confirmed.notify_waiters();
+            }
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        // No answer could ever come when it is the answers that are refused.
+        let all = refusal.subject.strip_suffix('*') == Some(self.inbox.as_str());
+        if self.table.lock().refused(refusal, all) {
+            self.confirmed.notify_waiters();
+        }
+    }
+}
+
+/// Takes answers, and refusals.
+async fn read(shared: Arc<Shared>, mut answers: Subscriber) {
+    let mut refusals = shared.link.refusals();
+    loop {
+        tokio::select! {
+            answer = answers.next() => match answer {
+                Some(message) => shared.answered(message),
+                None => return shared.close(),
+            },
+            refusal = refusals.recv() => {
+                if let Ok(refusal) = refusal {
+                    shared.refused(&refusal);
+                }
+                // Refusals that were missed show as timeouts.
+            }
+        }
+    }
+}
+
+/// Sends questions: the one place that does, so that they go out in order.
+async fn write(shared: Arc<Shared>) {
+    let mut link = shared.link.watch();
+    loop {
+        let state = *link.borrow_and_update();
+        if state.closed {
+            return shared.close();
+        }
+        if !state.up {
+            shared.table.lock().lost();
+            if link.changed().await.is_err() {
+                return shared.close();
+            }
+            continue;
+        }
+        let (next, timed) = {
+            let mut table = shared.table.lock();
+            table.at_generation(state.generation);
+            table.send_due(Instant::now());
+            (table.next(Instant::now()), table.has_timed())
+        };
+        if let Some(next) = next {
+            if next.again {
+                shared.counters.resent.add(1);
+            }
+            shared.send(next.id, next.ahead, next.last, next.answer_wanted).await;
+            continue;
+        }
+        tokio::select! {
+            () = shared.work.notified() => {}
+            _ = link.changed() => {}
+            () = tokio::time::sleep(TICK), if timed => {}
+        }
+    }
+}

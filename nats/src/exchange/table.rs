@@ -1,0 +1,413 @@
+//! What was asked and is not answered yet.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, StatusCode};
+use tokio::sync::oneshot;
+
+use super::{ACK, Answered, NobodyThere, Part, Unanswered};
+use crate::link::Refusal;
+
+/// A settlement is given up after this many repetitions on a link that was up all the while: its consumer is gone, and
+/// with it what it was about.
+const MAX_REPETITIONS: u32 = 12;
+
+/// The same for one that is only repeated in case the server has forgotten.
+const MAX_PRECAUTIONS: u32 = 3;
+
+/// How long an acknowledgement that was confirmed may be missing on the server's disk; generous.
+const UNSAFE_FOR: Duration = Duration::from_secs(1);
+
+/// Confirmed acknowledgements that are kept for that.
+const MAX_CONFIRMED: usize = 16_384;
+
+/// How long a settlement that was sent again after a lost connection may stay unanswered at first.
+const FIRST_REPETITION: Duration = Duration::from_millis(250);
+
+/// Who waits for the answer.
+pub(super) enum Answer {
+    /// One who wants one message.
+    One(oneshot::Sender<Result<Answered, Unanswered>>),
+    /// One who wants several.
+    Many { so_far: Vec<Message>, done: oneshot::Sender<Result<Answered, Unanswered>> },
+    /// Nobody; it is to be sent until it is confirmed.
+    Settle,
+    /// Nobody; it was confirmed before the connection was lost, and is sent again in case the server has forgotten.
+    Again,
+    /// Nobody, and there is none.
+    None,
+}
+
+/// A question.
+pub(super) struct Pending {
+    ahead: Vec<Part>,
+    last: Part,
+    nobody: NobodyThere,
+    answer: Answer,
+    /// The link's generation it was last sent in.
+    sent: Option<u64>,
+    tries: u32,
+    /// How often it was sent again although the link was up.
+    repetitions: u32,
+    /// How often nobody was there to answer since it was asked.
+    bounced: u32,
+    /// When it is to be sent again, whatever happens.
+    again_at: Option<Instant>,
+}
+
+impl Pending {
+    pub(super) fn new(ahead: Vec<Part>, last: Part, nobody: NobodyThere, answer: Answer) -> Self {
+        Self { ahead, last, nobody, answer, sent: None, tries: 0, repetitions: 0, bounced: 0, again_at: None }
+    }
+}
+
+/// What is to be sent next.
+pub(super) struct Next {
+    pub(super) id: u64,
+    pub(super) ahead: Vec<Part>,
+    pub(super) last: Part,
+    pub(super) answer_wanted: bool,
+    pub(super) again: bool,
+}
+
+/// The questions under way. Bounded by those who ask: publishers by their window, settlements by what the pulls let
+/// in, others by waiting for their answers.
+pub(super) struct Table {
+    next: u64,
+    pending: BTreeMap<u64, Pending>,
+    queue: VecDeque<u64>,
+    settles: BTreeSet<u64>,
+    /// Those that are to be sent again at a certain time.
+    timed: BTreeSet<(Instant, u64)>,
+    /// Acknowledgements that were confirmed lately, oldest first.
+    confirmed: VecDeque<(Instant, Part)>,
+    generation: u64,
+    resend_after: Duration,
+    closed: bool,
+}
+
+impl Table {
+    pub(super) fn new(resend_after: Duration) -> Self {
+        Self {
+            next: 0,
+            pending: BTreeMap::new(),
+            queue: VecDeque::new(),
+            settles: BTreeSet::new(),
+            timed: BTreeSet::new(),
+            confirmed: VecDeque::new(),
+            generation: 0,
+            resend_after,
+            closed: false,
+        }
+    }
+
+    /// Adds a question, to be sent when its turn comes.
+    pub(super) fn add(&mut self, pending: Pending) -> Result<u64, Unanswered> {
+        if self.closed {
+            return Err(Unanswered::Closed);
+        }
+        let id = self.next;
+        self.next += 1;
+        if matches!(pending.answer, Answer::Settle) {
+            self.settles.insert(id);
+        }
+        self.pending.insert(id, pending);
+        self.queue.push_back(id);
+        Ok(id)
+    }
+
+    /// Takes out question `id`; nobody waits for it any more.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.remove(id);
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&id)?;
+        self.settles.remove(&id);
+        if let Some(at) = pending.again_at {
+            self.timed.remove(&(at, id));
+        }
+        Some(pending)
+    }
+
+    fn again_at(&mut self, id: u64, at: Option<Instant>) {
+        if let Some(pending) = self.pending.get_mut(&id) {
+            if let Some(before) = pending.again_at.take() {
+                self.timed.remove(&(before, id));
+            }
+            pending.again_at = at;
+            self.timed.extend(at.map(|at| (at, id)));
+        }
+    }
+
+    /// Notes that the link is in its generation `generation`. In a new one, what was sent in an earlier one and is
+    /// not answered is to be sent again, before what was not sent yet.
+    pub(super) fn at_generation(&mut self, generation: u64) {
+        if generation != self.generation {
+            self.generation = generation;
+            for (_, part) in std::mem::take(&mut self.confirmed) {
+                // Only a closed table takes nothing, and that has none.
+                self.add(Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::Again)).ok();
+            }
+            self.queue = self.pending.keys().copied().collect();
+            self.timed.clear();
+            self.pending.values_mut().for_each(|pending| pending.again_at = None);
+        }
+    }
+
+    /// Queues what is to be sent again by now.
+    pub(super) fn send_due(&mut self, now: Instant) {
+        while let Some(&(at, id)) = self.timed.first().filter(|(at, _)| *at <= now) {
+            self.timed.remove(&(at, id));
+            if let Some(pending) = self.pending.get_mut(&id) {
+                pending.again_at = None;
+                self.queue.push_back(id);
+            }
+        }
+    }
+
+    pub(super) fn has_timed(&self) -> bool {
+        !self.timed.is_empty()
+    }
+
+    /// The next to send.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Next> {
+        while let Some(id) = self.queue.pop_front() {
+            let Some(pending) = self.pending.get_mut(&id) else { continue };
+            if let Answer::None = pending.answer {
+                let Pending { ahead, last, .. } = self.remove(id)?;
+                return Some(Next { id, ahead, last, answer_wanted: false, again: false });
+            }
+            if pending.sent.replace(self.generation) == Some(self.generation) {
+                pending.repetitions += 1;
+            }
+            pending.tries += 1;
+            if let Answer::Many { so_far, .. } = &mut pending.answer {
+                // What came of an earlier attempt will come again.
+                so_far.clear();
+            }
+            let again = pending.tries > 1;
+            let next = Next { id, ahead: pending.ahead.clone(), last: pending.last.clone(), answer_wanted: true, again };
+            let repetitions = pending.repetitions;
+            let (settling, precaution) = (matches!(pending.answer, Answer::Settle), matches!(pending.answer, Answer::Again));
+            if settling || precaution {
+                if repetitions > if settling { MAX_REPETITIONS } else { MAX_PRECAUTIONS } {
+                    if settling {
+                        tracing::warn!(subject = %next.last.subject, "gave up settling a delivery: the server never confirmed it");
+                    }
+                    self.remove(id);
+                    continue;
+                }
+                // On a link that stayed up every settlement is answered. After a restart the server may ignore one, for it
+                // has forgotten the delivery that it is about; once it has delivered it anew, it will answer.
+                let after = if again || precaution { FIRST_REPETITION * 2_u32.pow(repetitions.min(10)) } else { self.resend_after };
+                self.again_at(id, Some(now + jittered(after.min(self.resend_after))));
+            }
+            return Some(next);
+        }
+        None
+    }
+
+    /// Passes the answer to `id` on. Whether a settlement was confirmed by it.
+    pub(super) fn answered(&mut self, id: u64, message: Message) -> bool {
+        let Some(pending) = self.pending.get_mut(&id) else { return false };
+        if message.status == Some(StatusCode::NO_RESPONDERS) && pending.nobody == NobodyThere::AskAgain {
+            pending.bounced += 1;
+            let wait = Duration::from_millis(100) * 2_u32.pow(pending.bounced.min(6));
+            self.again_at(id, Some(Instant::now() + jittered(wait)));
+            return false;
+        }
+        if let Answer::Many { so_far, .. } = &mut pending.answer
+            && message.status.is_none()
+        {
+            so_far.push(message);
+            return false;
+        }
+        let Some(pending) = self.remove(id) else { return false };
+        let resent = pending.tries > 1;
+        match pending.answer {
+            // Whoever asked may have stopped waiting.
+            Answer::One(_) | Answer::Many { .. } if message.status == Some(StatusCode::NO_RESPONDERS) => {
+                give(pending.answer, Err(Unanswered::NobodyThere));
+            }
+            Answer::One(waiting) => drop(waiting.send(Ok(Answered { message, before: Vec::new(), resent }))),
+            Answer::Many { so_far, done } => drop(done.send(Ok(Answered { message, before: so_far, resent }))),
+            Answer::Settle => {
+                self.confirm(pending.last);
+                return true;
+            }
+            Answer::Again | Answer::None => {}
+        }
+        false
+    }
+
+    /// Keeps a confirmed acknowledgement for as long as the server may still forget it.
+    fn confirm(&mut self, part: Part) {
+        if part.payload == ACK {
+            let now = Instant::now();
+            self.forget_confirmed(now);
+            self.confirmed.push_back((now, part));
+        }
+    }
+
+    fn forget_confirmed(&mut self, now: Instant) {
+        let old = |(at, _): &(Instant, Part)| now.duration_since(*at) > UNSAFE_FOR;
+        while self.confirmed.front().is_some_and(old) || self.confirmed.len() >= MAX_CONFIRMED {
+            self.confirmed.pop_front();
+        }
+    }
+
+    /// Notes that the connection was lost.
+    pub(super) fn lost(&mut self) {
+        self.forget_confirmed(Instant::now());
+    }
+
+    /// Ends `id` with `error`. Whether it was a settlement.
+    pub(super) fn failed(&mut self, id: u64, error: Unanswered) -> bool {
+        self.remove(id).is_some_and(|pending| give(pending.answer, Err(error)))
+    }
+
+    /// Ends what the server refused, or everything. Whether a settlement was among it.
+    pub(super) fn refused(&mut self, refusal: &Refusal, all: bool) -> bool {
+        let about = |part: &Part| part.subject.as_str() == refusal.subject;
+        let concerned = |pending: &Pending| pending.sent.is_some() && (about(&pending.last) || pending.ahead.iter().any(about));
+        let ids: Vec<u64> = self.pending.iter().filter(|(_, p)| all || concerned(p)).map(|(id, _)| *id).collect();
+        let mut settled = false;
+        for id in ids {
+            settled |= self.failed(id, Unanswered::Denied(refusal.said.clone()));
+        }
+        settled
+    }
+
+    /// Whether the last that was heard of `id` is that nobody was there to answer.
+    pub(super) fn nobody_was_there(&self, id: u64) -> bool {
+        self.pending.get(&id).is_some_and(|pending| pending.bounced > 0)
+    }
+
+    pub(super) fn unsettled(&self) -> usize {
+        self.settles.len()
+    }
+
+    /// A mark between what was asked so far and what will be.
+    pub(super) fn mark(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether all that was settled before `mark` is confirmed.
+    pub(super) fn settled_before(&self, mark: u64) -> bool {
+        self.settles.first().is_none_or(|&id| id >= mark)
+    }
+
+    /// Ends everything, now and from now on.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.queue.clear();
+        self.settles.clear();
+        self.timed.clear();
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            give(pending.answer, Err(Unanswered::Closed));
+        }
+    }
+}
+
+/// Gives `result` to who waits for it, if somebody still does. Whether it was a settlement.
+fn give(answer: Answer, result: Result<Answered, Unanswered>) -> bool {
+    match answer {
+        Answer::One(waiting) | Answer::Many { done: waiting, .. } => {
+            drop(waiting.send(result));
+            false
+        }
+        Answer::Settle => true,
+        Answer::Again | Answer::None => false,
+    }
+}
+
+/// `duration`, give or take a quarter.
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(fastrand::f64().mul_add(0.5, 0.75))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn part(subject: &str) -> Part {
+        Part { subject: subject.into(), headers: None, payload: "x".into() }
+    }
+
+    fn answer(status: Option<StatusCode>) -> Message {
+        let subject = "_INBOX.0".into();
+        Message { subject, reply: None, payload: "".into(), headers: None, status, description: None, length: 0 }
+    }
+
+    fn ask(table: &mut Table, subject: &str, nobody: NobodyThere) -> (u64, oneshot::Receiver<Result<Answered, Unanswered>>) {
+        let (waiting, answered) = oneshot::channel();
+        (table.add(Pending::new(Vec::new(), part(subject), nobody, Answer::One(waiting))).unwrap(), answered)
+    }
+
+    fn sent(table: &mut Table) -> Vec<u64> {
+        std::iter::from_fn(|| table.next(Instant::now())).map(|next| next.id).collect()
+    }
+
+    #[test]
+    fn what_is_unanswered_is_sent_again_once_and_in_order_in_the_next_generation() {
+        let mut table = Table::new(Duration::from_secs(60));
+        table.at_generation(1);
+        let (first, mut first_answer) = ask(&mut table, "a", NobodyThere::AskAgain);
+        let (second, mut second_answer) = ask(&mut table, "b", NobodyThere::AskAgain);
+        assert_eq!(sent(&mut table), [first, second]);
+        let (third, _third_answer) = ask(&mut table, "c", NobodyThere::AskAgain);
+        table.answered(first, answer(None));
+        assert!(!first_answer.try_recv().unwrap().unwrap().resent);
+
+        table.at_generation(1);
+        assert_eq!(sent(&mut table), [third]);
+        table.at_generation(2);
+        assert_eq!(sent(&mut table), [second, third]);
+        assert!(sent(&mut table).is_empty());
+        table.answered(second, answer(None));
+        assert!(second_answer.try_recv().unwrap().unwrap().resent);
+    }
+
+    #[test]
+    fn a_settlement_is_sent_until_it_is_confirmed() {
+        let mut table = Table::new(Duration::ZERO);
+        table.at_generation(1);
+        let id = table.add(Pending::new(Vec::new(), part("ack"), NobodyThere::AskAgain, Answer::Settle)).unwrap();
+        let mark = table.mark();
+        assert_eq!(sent(&mut table), [id]);
+        assert!(table.has_timed() && !table.settled_before(mark));
+        table.send_due(Instant::now() + Duration::from_secs(1));
+        assert_eq!(sent(&mut table), [id]);
+        assert!(!table.answered(id, answer(Some(StatusCode::NO_RESPONDERS))), "nobody is no confirmation");
+        assert!(table.answered(id, answer(None)));
+        assert!(table.settled_before(mark) && table.unsettled() == 0 && !table.has_timed());
+
+        // One that nobody ever confirms is given up.
+        table.add(Pending::new(Vec::new(), part("ack"), NobodyThere::AskAgain, Answer::Settle)).unwrap();
+        for _ in 0..=MAX_REPETITIONS + 1 {
+            sent(&mut table);
+            table.send_due(Instant::now() + Duration::from_secs(1));
+        }
+        assert_eq!(table.unsettled(), 0);
+    }
+
+    #[test]
+    fn refusals_and_nobody_end_what_they_are_about() {
+        let mut table = Table::new(Duration::ZERO);
+        table.at_generation(1);
+        let (refused, mut refused_answer) = ask(&mut table, "a", NobodyThere::AskAgain);
+        let (nobody, mut nobody_answer) = ask(&mut table, "b", NobodyThere::Fail);
+        let (other, mut other_answer) = ask(&mut table, "c", NobodyThere::AskAgain);
+        assert_eq!(sent(&mut table), [refused, nobody, other]);
+        table.refused(&Refusal { subject: "a".into(), said: "no".into() }, false);
+        assert!(matches!(refused_answer.try_recv().unwrap(), Err(Unanswered::Denied(said)) if said == "no"));
+        table.answered(nobody, answer(Some(StatusCode::NO_RESPONDERS)));
+        assert!(matches!(nobody_answer.try_recv().unwrap(), Err(Unanswered::NobodyThere)));
+        table.close();
+        assert!(matches!(other_answer.try_recv().unwrap(), Err(Unanswered::Closed)));
+        assert!(matches!(table.add(Pending::new(Vec::new(), part("d"), NobodyThere::Fail, Answer::None)), Err(Unanswered::Closed)));
+    }
+}

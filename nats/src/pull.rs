@@ -1,0 +1,316 @@
+//! Pulling: one leg of a source, which asks one consumer over one connection for what there is credit for.
+//!
+//! Pulls are sent ahead in chunks, so that distance costs no throughput, and every message is owned from when it
+//! comes. What a pull did not bring is told by the status it ends with, and becomes credit again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, Subscriber};
+use futures::StreamExt as _;
+use serde_json::json;
+use wf_broker::Delivery;
+use wf_schema::{Lane, Millis};
+
+use crate::broker::round_trip;
+use crate::connection::Connection;
+use crate::consume::{Origin, delivery};
+use crate::lane_consumers::LaneConsumers;
+use crate::layout::Layout;
+use crate::link::LinkState;
+use crate::source::Flow;
+
+/// Settlements that may be unconfirmed before no more is pulled over a connection: what bounds their table.
+const MAX_UNSETTLED: usize = 16_384;
+
+/// How long after its end a pull may still bring something.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Of a leg that got no more deliveries lately none is likely to be on its way.
+const QUIET: u32 = 8;
+
+/// How long a source that was dropped waits for what is on its way to it.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// One leg of a source.
+pub(crate) struct Leg {
+    pub(crate) number: usize,
+    pub(crate) lane: Lane,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) consumers: Arc<LaneConsumers>,
+    pub(crate) layout: Layout,
+    /// The stream of the consumer.
+    pub(crate) stream: String,
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) expires: Duration,
+    pub(crate) heartbeat: Duration,
+    pub(crate) lease: Duration,
+}
+
+/// The pulls of one leg since it last began anew.
+struct Pulls {
+    answers: Subscriber,
+    inbox: String,
+    next: u64,
+    /// Number, messages, and when nothing can come of it any more.
+    sent: VecDeque<(u64, usize, Instant)>,
+    last_heard: Instant,
+    /// No pull before then: the server has refused one.
+    not_before: Option<Instant>,
+    /// The consumer was found to be gone.
+    gone: bool,
+    /// Delivery counts are true of messages stored later than this.
+    counts_since: Millis,
+    /// How many deliveries came since the last beat, and between the two before.
+    lately: (u32, u32),
+}
+
+impl Leg {
+    /// Pulls until the source is dropped.
+    pub(crate) async fn run(self) {
+        let mut link = self.connection.watch();
+        loop {
+            let state = *link.borrow_and_update();
+            if state.closed {
+                return self.flow.fail(crate::exchange::Unanswered::Closed.into_broker("deliver"));
+            }
+            if !state.up {
+                tokio::select! {
+                    _ = link.changed() => continue,
+                    () = self.flow.stop.cancelled() => return self.release_untaken(Vec::new()),
+                }
+            }
+            // Under an inbox of its own: what an earlier one has asked for finds nobody there, and does not come twice.
+            let inbox = self.connection.client.new_inbox();
+            let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
+            self.flow.at_most(self.number, 0);
+            let counts_since = self.connection.counts_since(&self.layout).await;
+            let pulls = Pulls {
+                answers,
+                inbox,
+                next: 0,
+                sent: VecDeque::new(),
+                last_heard: Instant::now(),
+                not_before: None,
+                gone: false,
+                counts_since,
+                lately: (0, 0),
+            };
+            if self.flow.stop.is_cancelled() || !self.pull(pulls, &mut link, state.generation).await {
+                return;
+            }
+        }
+    }
+
+    /// Pulls until it has to begin anew (true) or the source was dropped (false).
+    async fn pull(&self, mut pulls: Pulls, link: &mut tokio::sync::watch::Receiver<LinkState>, generation: u64) -> bool {
+        let mut more = self.flow.more();
+        let mut beat = tokio::time::interval(self.heartbeat.min(self.lease / 3).max(Duration::from_millis(50)));
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut renewed = Instant::now();
+        loop {
+            if pulls.gone {
+                self.consumers.forget(&self.lane);
+                match self.consumers.bind(&self.connection, &self.lane).await {
+                    Ok(()) => pulls.gone = false,
+                    Err(error) if error.is_retryable() => pulls.wait_a_little(),
+                    Err(error) => {
+                        self.flow.fail(error);
+                        pulls.wait_a_little();
+                    }
+                }
+            }
+            self.ask(&mut pulls).await;
+            tokio::select! {
+                // Deliveries first: they are owned already, and their lease runs.
+                biased;
+                answer = pulls.answers.next() => match answer {
+                    Some(message) => self.take(&mut pulls, message),
+                    None => return true,
+                },
+                () = self.flow.stop.cancelled() => {
+                    self.end(pulls).await;
+                    return false;
+                }
+                _ = link.changed() => {
+                    let state = *link.borrow_and_update();
+                    if state.generation != generation || state.closed {
+                        return true;
+                    }
+                }
+                _ = more.changed() => {}
+                () = self.connection.exchange.unsettled_below(MAX_UNSETTLED), if self.connection.exchange.unsettled() >= MAX_UNSETTLED => {}
+                _ = beat.tick() => {
+                    pulls.lately = (0, pulls.lately.0);
+                    if renewed.elapsed() >= self.lease / 3 {
+                        renewed = Instant::now();
+                        // What nobody has taken yet is owned all the same.
+                        self.flow.untaken(self.number).iter().for_each(|delivery| delivery.lease.renew());
+                    }
+                    self.heal(&mut pulls);
+                    if pulls.silent(self.flow.asked(self.number), self.heartbeat) && link.borrow().up {
+                        tracing::debug!(lane = %self.lane, stream = self.stream, "pulls went silent; pulling anew");
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the pulls there is credit for.
+    async fn ask(&self, pulls: &mut Pulls) {
+        if pulls.not_before.is_some_and(|until| Instant::now() < until)
+            || !self.connection.watch().borrow().up
+            || self.connection.exchange.unsettled() >= MAX_UNSETTLED
+        {
+            return;
+        }
+        pulls.not_before = None;
+        while let Some(ask) = self.flow.ask(self.number) {
+            let mut pull = json!({
+                "batch": ask.messages,
+                "expires": nanos(self.expires),
+                "idle_heartbeat": nanos(self.heartbeat),
+            });
+            if let Some(bytes) = ask.bytes {
+                pull["max_bytes"] = bytes.into();
+            }
+            let now = Instant::now();
+            if pulls.sent.is_empty() {
+                pulls.last_heard = now;
+            }
+            pulls.sent.push_back((pulls.next, ask.messages, now + self.expires + SLACK));
+            let reply = format!("{}.{}", pulls.inbox, pulls.next);
+            pulls.next += 1;
+            self.connection.counters.pulled.add(1);
+            eprintln!("{:?} ask {} {:?} {:?}", now, self.stream, ask, self.flow.asked(self.number));
+            let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
+            // A pull that could not be sent is as good as lost: the silence is noticed.
+            if self.connection.client.publish_with_reply(subject, reply, pull.to_string().into()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what has come: a delivery, or word of a pull.
+    fn take(&self, pulls: &mut Pulls, message: Message) {
+        pulls.last_heard = Instant::now();
+        let origin = message.reply.as_deref().and_then(Origin::of);
+        match self.owned(message, pulls.counts_since) {
+            // The server has forgotten that it was acknowledged here.
+            Ok(delivery) if delivery.delivered > 1 && origin.is_some_and(|origin| self.connection.acked.knows(origin)) => {
+                delivery.lease.ack();
+                self.flow.ended(self.number, 1, false);
+            }
+            Ok(delivery) => {
+                pulls.lately.0 += 1;
+                self.flow.arrived(self.number, delivery);
+            }
+            Err(message) => self.heard(pulls, &message),
+        }
+    }
+
+    /// The delivery that `message` is, or itself if it is none.
+    fn owned(&self, message: Message, counts_since: Millis) -> Result<Delivery, Message> {
+        if message.status.is_some() {
+            return Err(message);
+        }
+        self.connection.counters.delivered.add(1);
+        let mut delivery = delivery(&self.layout, &self.lane, &self.connection, message)?;
+        if delivery.stored_at <= counts_since {
+            delivery.delivered = delivery.delivered.max(2);
+        }
+        Ok(delivery)
+    }
+
+    fn heard(&self, pulls: &mut Pulls, message: &Message) {
+        let status = message.status.map_or(0, |status| status.as_u16());
+        eprintln!("{:?} status {} {status} {:?} {:?}", Instant::now(), self.stream, message.description, message.headers);
+        if status == 100 {
+            return;
+        }
+        let number = message.subject.strip_prefix(pulls.inbox.as_str()).and_then(|rest| rest.strip_prefix('.')?.parse().ok());
+        let Some(at) = pulls.sent.iter().position(|(sent, ..)| Some(*sent) == number) else { return };
+        let Some((_, messages, _)) = pulls.sent.remove(at) else { return };
+        let told = message.headers.as_ref().and_then(|headers| crate::api::number(headers, "Nats-Pending-Messages"));
+        let left = told.and_then(|left| usize::try_from(left).ok()).unwrap_or(messages).min(messages);
+        let said = message.description.as_deref().unwrap_or_default();
+        match status {
+            // It waited to its end, or there was nothing: the usual.
+            404 | 408 => {}
+            409 if said.contains("MaxBytes") => self.flow.too_small(self.number),
+            409 if said.contains("Consumer Deleted") => {
+                pulls.gone = true;
+                pulls.wait_a_little();
+            }
+            503 => {
+                pulls.gone = true;
+                pulls.wait_a_little();
+            }
+            _ => {
+                tracing::debug!(lane = %self.lane, stream = self.stream, status, said, "a pull was refused");
+                pulls.wait_a_little();
+            }
+        }
+        self.flow.ended(self.number, left, matches!(status, 404 | 408) && left > 0);
+    }
+
+    /// Drops pulls of which nothing can come any more, and with them what they were still thought to bring.
+    fn heal(&self, pulls: &mut Pulls) {
+        let now = Instant::now();
+        while pulls.sent.front().is_some_and(|(_, _, end)| *end <= now) {
+            pulls.sent.pop_front();
+        }
+        self.flow.at_most(self.number, pulls.sent.iter().map(|(_, messages, _)| messages).sum());
+    }
+
+    /// The source was dropped: nothing more is to come, and what has come is released.
+    async fn end(&self, mut pulls: Pulls) {
+        let mut late = Vec::new();
+        let since = pulls.counts_since;
+        // What the server has sent until now comes before its answer to this. In a busy flow that is much, and
+        // waiting for it spares those messages from waiting for the end of their lease. In a quiet one it is nothing,
+        // and a message that came meanwhile would only be delivered once more than it need be.
+        let busy = pulls.lately.0 + pulls.lately.1 > QUIET;
+        let answered = tokio::time::timeout(LAST_WAIT, round_trip(&self.connection, &self.layout));
+        tokio::pin!(answered);
+        while busy {
+            tokio::select! {
+                biased;
+                message = pulls.answers.next() => match message {
+                    Some(message) => late.extend(self.owned(message, since).ok()),
+                    None => break,
+                },
+                _ = &mut answered => break,
+            }
+        }
+        // Before the release: what is released could come right back.
+        pulls.answers.unsubscribe().await.ok();
+        while let Some(message) = pulls.answers.next().await {
+            late.extend(self.owned(message, since).ok());
+        }
+        self.release_untaken(late);
+    }
+
+    fn release_untaken(&self, late: Vec<Delivery>) {
+        let untaken = self.flow.take_untaken(self.number);
+        untaken.iter().chain(&late).for_each(|delivery| delivery.lease.release(Duration::ZERO));
+    }
+}
+
+impl Pulls {
+    /// Not to be refused again at once, and not together with all others.
+    fn wait_a_little(&mut self) {
+        self.not_before = Some(Instant::now() + Duration::from_millis(fastrand::u64(250..750)));
+    }
+
+    /// Whether the server has not said a word although pulls are with it.
+    fn silent(&self, asked: usize, heartbeat: Duration) -> bool {
+        asked > 0 && !self.sent.is_empty() && self.last_heard.elapsed() > 2 * heartbeat + Duration::from_secs(1)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(i64::MAX as u64)
+}

@@ -1,0 +1,322 @@
+//! The deliveries of one lane: the credit that was granted, and what has come and was not taken yet.
+//!
+//! Several *legs* pull into it, one for each of the lane's consumers on each connection. This file says how much each
+//! may ask for: together no more than the credit, so that messages lie where they will be run. A leg that has seen
+//! messages lately is *hot* and shares in all the credit there is; a cold one has a small part of it waiting, enough
+//! to notice when something comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use wf_broker::{BoxFuture, BrokerError, Delivery, DeliverySource};
+
+/// The most messages of one pull.
+const MAX_CHUNK: usize = 128;
+
+/// The most bytes under way to one source: the server closes a connection that has 64 MiB waiting to be written.
+const MAX_BYTES_UNDER_WAY: i64 = 32 << 20;
+
+/// What a message is taken to measure before one was seen, in bytes.
+const FIRST_GUESS: i64 = 64 << 10;
+
+/// What the server counts beside a message's bytes: subjects and headers.
+const OVERHEAD: i64 = 768;
+
+/// What a leg may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) messages: usize,
+    /// At most so many bytes, `None` for a single message of whatever size.
+    pub(crate) bytes: Option<i64>,
+}
+
+/// What legs and source share.
+pub(crate) struct Flow {
+    state: Mutex<State>,
+    /// Something has come, or failed.
+    arrived: Notify,
+    /// There is more to ask for than before.
+    more: watch::Sender<()>,
+    /// The source was dropped.
+    pub(crate) stop: CancellationToken,
+}
+
+struct State {
+    messages: i64,
+    bytes: i64,
+    waiting: VecDeque<(usize, Delivery)>,
+    waiting_bytes: i64,
+    legs: Vec<Leg>,
+    /// What a message measures: at once as much as the largest, then slowly less.
+    typical: i64,
+    failed: Option<BrokerError>,
+}
+
+#[derive(Clone, Copy)]
+struct Leg {
+    asked: usize,
+    hot: bool,
+    /// The next message may be larger than what was allowed for.
+    overdraw: bool,
+}
+
+impl Flow {
+    /// A flow of legs without credit; `hot` says which of them expect messages.
+    pub(crate) fn new(hot: &[bool]) -> Self {
+        let legs = hot.iter().map(|&hot| Leg { asked: 0, hot, overdraw: false }).collect();
+        let typical = FIRST_GUESS;
+        Self {
+            state: Mutex::new(State {
+                messages: 0,
+                bytes: 0,
+                waiting: VecDeque::new(),
+                waiting_bytes: 0,
+                legs,
+                typical,
+                failed: None,
+            }),
+            arrived: Notify::new(),
+            more: watch::Sender::new(()),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Tells when there is more to ask for.
+    pub(crate) fn more(&self) -> watch::Receiver<()> {
+        self.more.subscribe()
+    }
+
+    /// What `leg` is to ask for now, if anything. It counts as asked.
+    pub(crate) fn ask(&self, leg: usize) -> Option<Ask> {
+        let mut state = self.state.lock();
+        let ask = state.ask(leg)?;
+        state.legs[leg].asked += ask.messages;
+        Some(ask)
+    }
+
+    /// A delivery has come to `leg`.
+    pub(crate) fn arrived(&self, leg: usize, delivery: Delivery) {
+        let mut state = self.state.lock();
+        let size = delivery.bytes.len() as i64;
+        state.typical = if size > state.typical { size } else { state.typical - (state.typical - size) / 64 };
+        let this = &mut state.legs[leg];
+        this.asked = this.asked.saturating_sub(1);
+        this.hot = true;
+        this.overdraw = false;
+        state.waiting_bytes += size;
+        state.waiting.push_back((leg, delivery));
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// A pull of `leg` has ended with `left` messages not delivered; `idle` when that was because there were none.
+    pub(crate) fn ended(&self, leg: usize, left: usize, idle: bool) {
+        let mut state = self.state.lock();
+        let this = &mut state.legs[leg];
+        this.asked = this.asked.saturating_sub(left);
+        this.hot &= !idle;
+        drop(state);
+        // Another leg may use what this one did not.
+        self.more.send_replace(());
+    }
+
+    /// A pull of `leg` met a message larger than what was allowed for.
+    pub(crate) fn too_small(&self, leg: usize) {
+        self.state.lock().legs[leg].overdraw = true;
+    }
+
+    /// No more than `most` of what `leg` has asked for can still come.
+    pub(crate) fn at_most(&self, leg: usize, most: usize) {
+        let mut state = self.state.lock();
+        let asked = &mut state.legs[leg].asked;
+        if *asked > most {
+            *asked = most;
+            drop(state);
+            self.more.send_replace(());
+        }
+    }
+
+    /// How many messages `leg` has asked for that have not come yet.
+    pub(crate) fn asked(&self, leg: usize) -> usize {
+        self.state.lock().legs[leg].asked
+    }
+
+    /// The flow cannot go on.
+    pub(crate) fn fail(&self, error: BrokerError) {
+        self.state.lock().failed = Some(error);
+        self.arrived.notify_one();
+    }
+
+    /// What has come to `leg` and was not taken, oldest first.
+    pub(crate) fn untaken(&self, leg: usize) -> Vec<Delivery> {
+        self.state.lock().waiting.iter().filter(|(from, _)| *from == leg).map(|(_, delivery)| delivery.clone()).collect()
+    }
+
+    /// The same, taken out.
+    pub(crate) fn take_untaken(&self, leg: usize) -> Vec<Delivery> {
+        let mut state = self.state.lock();
+        let (of_leg, others) = std::mem::take(&mut state.waiting).into_iter().partition(|(from, _)| *from == leg);
+        state.waiting = others;
+        let of_leg: VecDeque<(usize, Delivery)> = of_leg;
+        of_leg.into_iter().map(|(_, delivery)| delivery).collect()
+    }
+}
+
+impl State {
+    fn ask(&self, leg: usize) -> Option<Ask> {
+        // What is granted and neither here nor asked for. The bytes of what was asked for can only be guessed.
+        let asked: usize = self.legs.iter().map(|leg| leg.asked).sum();
+        let credit = usize::try_from(self.messages - self.waiting.len() as i64).unwrap_or(0);
+        let bytes = self.bytes - self.waiting_bytes;
+        if credit == 0 || bytes <= 0 {
+            return None;
+        }
+        let free = credit.saturating_sub(asked);
+        let Leg { asked: mine, hot, overdraw } = self.legs[leg];
+        // A cold leg needs one message under way at least, or it would never notice anything: the one thing that is
+        // asked for beyond the credit. Should it come too early, it is kept until there is credit.
+        let few = (credit / 8).max(1);
+        let wanted = if hot {
+            let hot_legs = self.legs.iter().filter(|leg| leg.hot).count().max(1);
+            let cold_legs = self.legs.len() - hot_legs;
+            let share = credit.saturating_sub(cold_legs * few).div_ceil(hot_legs).max(1);
+            share.saturating_sub(mine).min(free)
+        } else {
+            few.saturating_sub(mine).min(free)
+        };
+        let wanted = if mine == 0 { wanted.max(1) } else { wanted };
+        let guess = (self.typical + OVERHEAD) * asked as i64;
+        let room = (bytes.min(MAX_BYTES_UNDER_WAY) - guess).max(0);
+        let fitting = usize::try_from(room / (self.typical + OVERHEAD)).unwrap_or(0);
+        let chunk = few.min(MAX_CHUNK);
+        let messages = wanted.min(MAX_CHUNK).min(if mine == 0 { fitting.max(1) } else { fitting });
+        // Few large pulls rather than many small ones, as long as something is under way.
+        if messages == 0 || (messages < chunk && mine >= chunk) {
+            return None;
+        }
+        if overdraw || messages == 1 {
+            // A bound below the next message's size would be refused for ever.
+            return (mine == 0 || !overdraw).then_some(Ask { messages: 1, bytes: None });
+        }
+        let bytes = 2 * (self.typical + OVERHEAD) * messages as i64;
+        Some(Ask { messages, bytes: Some(bytes) })
+    }
+}
+
+/// The deliveries of one lane to one owner.
+pub(crate) struct LaneSource {
+    flow: Arc<Flow>,
+}
+
+impl LaneSource {
+    pub(crate) fn new(flow: Arc<Flow>) -> Self {
+        Self { flow }
+    }
+}
+
+impl DeliverySource for LaneSource {
+    fn grant(&mut self, messages: usize, bytes: usize) {
+        let granted = |amount: usize| i64::try_from(amount).unwrap_or(i64::MAX);
+        let mut state = self.flow.state.lock();
+        state.messages = state.messages.saturating_add(granted(messages));
+        state.bytes = state.bytes.saturating_add(granted(bytes));
+        drop(state);
+        self.flow.more.send_replace(());
+    }
+
+    fn next(&mut self) -> BoxFuture<'_, Delivery> {
+        Box::pin(async {
+            loop {
+                {
+                    let mut state = self.flow.state.lock();
+                    if state.messages > 0
+                        && state.bytes > 0
+                        && let Some((_, delivery)) = state.waiting.pop_front()
+                    {
+                        let size = delivery.bytes.len() as i64;
+                        state.waiting_bytes -= size;
+                        state.messages -= 1;
+                        state.bytes -= size;
+                        return Ok(delivery);
+                    }
+                    if let Some(error) = state.failed.take() {
+                        return Err(error);
+                    }
+                }
+                // A grant needs `&mut self`, so only an arrival can change anything meanwhile.
+                self.flow.arrived.notified().await;
+            }
+        })
+    }
+}
+
+impl Drop for LaneSource {
+    fn drop(&mut self) {
+        // The legs release what was not taken, once nothing more can come to them: what is released sooner could
+        // come right back.
+        self.flow.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const JOBS: usize = 0;
+    const FIRE: usize = 1;
+
+    fn flow(messages: usize, bytes: usize) -> (Arc<Flow>, LaneSource) {
+        let flow = Arc::new(Flow::new(&[true, false]));
+        let mut source = LaneSource::new(flow.clone());
+        source.grant(messages, bytes);
+        (flow, source)
+    }
+
+    fn all(flow: &Flow, leg: usize) -> usize {
+        std::iter::from_fn(|| flow.ask(leg)).map(|ask| ask.messages).sum()
+    }
+
+    #[test]
+    fn together_the_legs_ask_for_the_credit() {
+        let (flow, _source) = flow(1_024, 1 << 30);
+        flow.state.lock().typical = 1_000;
+        let (jobs, fire) = (all(&flow, JOBS), all(&flow, FIRE));
+        assert_eq!((jobs, fire), (896, 128));
+        // What the idle leg gives back, the other asks for, up to what is kept for the idle one.
+        flow.ended(JOBS, 896, true);
+        assert_eq!(all(&flow, JOBS), 128);
+    }
+
+    #[test]
+    fn without_credit_nothing_is_asked_for() {
+        for (messages, bytes) in [(0, 0), (0, 1 << 20), (10, 0)] {
+            let (flow, _source) = flow(messages, bytes);
+            assert_eq!((flow.ask(JOBS), flow.ask(FIRE)), (None, None));
+        }
+    }
+
+    #[test]
+    fn little_credit_asks_each_leg_for_one_message_of_any_size() {
+        let one = Some(Ask { messages: 1, bytes: None });
+        for (messages, bytes) in [(1, 1 << 20), (100, 1)] {
+            let (flow, _source) = flow(messages, bytes);
+            assert_eq!((flow.ask(JOBS), flow.ask(JOBS), flow.ask(FIRE), flow.ask(FIRE)), (one, None, one, None));
+        }
+    }
+
+    #[test]
+    fn bytes_bind_when_messages_are_large() {
+        let (flow, _source) = flow(1_000, 8 << 20);
+        let asked = all(&flow, JOBS) + all(&flow, FIRE);
+        assert!((100..=130).contains(&asked), "{asked} of 64 KiB in 8 MiB");
+        // A message that did not fit is asked for alone, whatever its size.
+        flow.ended(JOBS, 1_000, false);
+        flow.too_small(JOBS);
+        assert_eq!(flow.ask(JOBS), Some(Ask { messages: 1, bytes: None }));
+        assert_eq!(flow.ask(JOBS), None);
+    }
+}

@@ -1,0 +1,13 @@
+//! A nats-server and a delaying link, for tests: of this crate, and of those that stand on it.
+//!
+//! Everything here panics when it cannot do as asked: it is part of a test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod fetch;
+mod proxy;
+mod server;
+
+pub use fetch::nats_server;
+pub use proxy::DelayProxy;
+pub use server::{ServerOptions, TestServer};

@@ -1,0 +1,25 @@
+//! Running a file of jobs to its end: publish them, run them, write one outcome for each.
+//!
+//! ```text
+//! input -> Cutter -> Journal (planned) -> Publisher -> broker -> Executor -> outcome log
+//!                       ^                                                        |
+//!                       |                                                        v
+//!                    settled <----------------- Results <------------------- Collector
+//! ```
+//!
+//! Everything that must survive a crash is at the broker: the jobs, their outcomes and the journal.
+
+mod bits;
+mod collector;
+mod counts;
+mod journal;
+mod line;
+mod pipeline;
+mod results;
+mod summary;
+
+pub use counts::Counts;
+pub use journal::{Earlier, JournalError};
+pub use pipeline::{RunError, RunOptions, run};
+pub use results::ResultsError;
+pub use summary::Summary;

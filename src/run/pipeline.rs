@@ -1,0 +1,261 @@
+//! The parts of a run, put together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use wf_broker::{Broker, BrokerError};
+use wf_executor::{Executor, ExecutorError, ExecutorOptions, Registry};
+use wf_ingest::{Patience, PublishError, Publisher, Window};
+use wf_schema::{BatchId, Limits};
+
+use super::collector::{Collector, Expected, ExpectedBatch};
+use super::journal::{Earlier, Journal, JournalError};
+use super::results::{self, Reported, Results, ResultsError};
+use super::{Counts, Summary};
+use crate::feed::{self, CutBatch, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead};
+use crate::progress::{Meter, Progress, Show};
+
+/// How many batches may be published and not settled.
+const OPEN_BATCHES: usize = 4_096;
+/// How long a pause in the input may be before the jobs that are there go on their way.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How a run is to be made.
+pub struct RunOptions {
+    /// Where outcomes go; `None` is standard output.
+    pub results: Option<PathBuf>,
+    /// What to do about an earlier run of the same input.
+    pub earlier: Earlier,
+    /// The most jobs in a batch.
+    pub batch_jobs: usize,
+    /// The most bytes in a batch, before compression.
+    pub batch_raw_bytes: usize,
+    /// How much may be on its way to the broker.
+    pub window: Window,
+    /// How long to go on when the broker does not take a batch.
+    pub patience: Patience,
+    /// How the jobs are run.
+    pub executor: ExecutorOptions,
+    /// How long running jobs may go on when the run is interrupted.
+    pub drain: Duration,
+    /// What a message may hold.
+    pub limits: Limits,
+    /// Whether progress is shown.
+    pub show: Show,
+}
+
+/// Why a run did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Its progress cannot be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Its outcomes cannot be written.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// Its jobs cannot be read.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// Its jobs cannot be published.
+    #[error("the jobs cannot be published")]
+    Publish(#[from] PublishError),
+    /// The broker failed.
+    #[error("the run cannot go on")]
+    Broker(#[from] BrokerError),
+    /// The executor failed.
+    #[error("the jobs cannot be run")]
+    Executor(#[source] ExecutorError),
+    /// A part of the run ended by itself.
+    #[error("the run stopped: {0} ended early")]
+    Ended(&'static str),
+    /// Somebody asked it to stop.
+    #[error("interrupted; go on with --resume")]
+    Interrupted,
+}
+
+/// Runs all jobs of `input` with the handlers of `registry` and writes their outcomes.
+///
+/// # Errors
+/// When it cannot come to its end. What was settled stays settled: the run can be resumed.
+pub async fn run(
+    broker: Arc<dyn Broker>,
+    registry: Registry,
+    input: Input,
+    options: RunOptions,
+    stop: CancellationToken,
+) -> Result<Summary, RunError> {
+    let start = Instant::now();
+    let journal =
+        Journal::open(broker.clone(), &input.name, options.earlier, options.batch_jobs, options.batch_raw_bytes).await?;
+    let meter = Arc::new(Meter::default());
+    let resumed = options.earlier == Earlier::Resume;
+    let reported = match &options.results {
+        Some(path) if resumed => already_reported(path.clone(), &journal.progress().plan).await?,
+        _ => Reported::default(),
+    };
+    let results = Arc::new(Results::open(options.results.as_deref(), resumed)?);
+    let executor = Executor::start(broker.clone(), registry, options.executor).map_err(RunError::Executor)?;
+    let progress = Progress::start(meter.clone(), "run", input.size, options.show);
+
+    let cutter = Cutter::new(input.reader, journal.progress().plan.clone(), options.limits, PATIENCE, true)?;
+    // As many as there can be open segments: the collector must never wait for a flow that waits for room.
+    let (settled, settlements) = mpsc::channel(OPEN_BATCHES);
+    let (expect, expected) = mpsc::channel(1);
+    let collector = Collector::new(broker.clone(), options.limits, results.clone(), meter.clone(), settled);
+    let flow = Flow {
+        publisher: Publisher::new(broker.clone(), options.window).patience(options.patience),
+        executor: &executor,
+        segments: cut_ahead(cutter, stop.clone()),
+        expect,
+        settlements,
+        results: results.clone(),
+        reported,
+        room: Arc::new(Semaphore::new(OPEN_BATCHES)),
+        meter: meter.clone(),
+        wire: journal.progress().wire,
+        journal,
+    };
+    let collecting = AbortOnDropHandle::new(tokio::spawn(collector.run(expected)));
+    let outcome = {
+        let collected = async { collecting.await.map_err(|_| RunError::Ended("the collector"))?.map_err(RunError::Broker) };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(RunError::Interrupted),
+            ended = executor.stopped() => ended.map_err(RunError::Executor).and(Err(RunError::Ended("the executor"))),
+            // The collector ends once the flow has nothing more to expect; the flow then ends with the last settlement.
+            both = async { tokio::try_join!(Box::pin(flow.run()), collected) } => both.map(|(journal, ())| journal),
+        }
+    };
+    drop(progress);
+    let drained = executor.drain(if outcome.is_ok() { Duration::ZERO } else { options.drain }).await;
+    tracing::debug!(?drained, "drained");
+    let (counts, wire) = match outcome {
+        Ok(journal) => {
+            let progress = (journal.progress().settled, journal.progress().wire);
+            results.sync().await?;
+            journal.finish().await?;
+            progress
+        }
+        Err(error) => {
+            // What can still be written is; what stands in the way of it is the lesser news.
+            let _unwritten = results.sync().await;
+            return Err(error);
+        }
+    };
+    if let Some(results) = Arc::into_inner(results) {
+        results.close().await?;
+    }
+    Ok(Summary::new(counts, meter.ended_jobs(), start.elapsed(), wire.bytes, wire.jobs))
+}
+
+async fn already_reported(path: PathBuf, plan: &Plan) -> Result<Reported, RunError> {
+    let batches: Vec<BatchId> = plan.open_batches().collect();
+    let read = tokio::task::spawn_blocking(move || results::reported(&path, batches.into_iter()));
+    Ok(read.await.map_err(|_| RunError::Ended("reading the results"))??)
+}
+
+/// From cut segments to settled ones.
+struct Flow<'a> {
+    journal: Journal,
+    publisher: Publisher,
+    executor: &'a Executor,
+    segments: mpsc::Receiver<Result<Segment, FeedError>>,
+    expect: mpsc::Sender<Expected>,
+    settlements: mpsc::Receiver<(u64, Counts)>,
+    results: Arc<Results>,
+    /// What the interrupted run has written already about segments that are replayed.
+    reported: Reported,
+    room: Arc<Semaphore>,
+    meter: Arc<Meter>,
+    wire: Wire,
+}
+
+/// A task that publishes one batch and answers with what it took on the wire.
+type Publishing = JoinHandle<Result<Wire, RunError>>;
+
+impl Flow<'_> {
+    async fn run(mut self) -> Result<Journal, RunError> {
+        let mut publishing: FuturesUnordered<Publishing> = FuturesUnordered::new();
+        let mut more = true;
+        while more || !publishing.is_empty() {
+            tokio::select! {
+                Some(published) = publishing.next(), if !publishing.is_empty() => {
+                    self.wire += published.map_err(|_| RunError::Ended("a publisher"))??;
+                }
+                Some(settled) = self.settlements.recv() => self.note(None, vec![settled]).await?,
+                segment = self.segments.recv(), if more => match segment {
+                    Some(segment) => self.admit(segment?, &mut publishing).await?,
+                    None => more = false,
+                },
+            }
+        }
+        // Nothing more is expected: the collector ends when all is settled, and the settlements end with it.
+        drop(std::mem::replace(&mut self.expect, mpsc::channel(1).0));
+        while let Some(settled) = self.settlements.recv().await {
+            self.note(None, vec![settled]).await?;
+        }
+        Ok(self.journal)
+    }
+
+    /// Notes in one write that `planned` is about to be published, and all that was settled meanwhile.
+    async fn note(&mut self, planned: Option<Span>, mut settled: Vec<(u64, Counts)>) -> Result<(), RunError> {
+        while let Ok(more) = self.settlements.try_recv() {
+            settled.push(more);
+        }
+        if !settled.is_empty() {
+            // The results come first: a segment that the journal forgets must have its lines on disk.
+            self.results.sync().await?;
+        }
+        Ok(self.journal.note(planned.as_slice(), &settled, self.wire).await?)
+    }
+
+    async fn admit(&mut self, segment: Segment, publishing: &mut FuturesUnordered<Publishing>) -> Result<(), RunError> {
+        self.meter.read(segment.jobs() + segment.bad.len() as u64, segment.span.bytes);
+        if !segment.replayed {
+            self.note(Some(segment.span), Vec::new()).await?;
+        }
+        for batch in &segment.batches {
+            self.executor.serve(batch.lane.queue.clone());
+        }
+        let expected = self.expectation(&segment).await?;
+        self.expect.send(expected).await.map_err(|_| RunError::Ended("the collector"))?;
+        for batch in segment.batches {
+            let publisher = self.publisher.clone();
+            publishing.push(match segment.replayed {
+                true => tokio::spawn(publish_again(publisher, batch)),
+                false => tokio::spawn(async move { Ok(feed::publish(publisher, batch).await?) }),
+            });
+        }
+        Ok(())
+    }
+
+    /// What the collector is to expect of the segment. Waits until there is room for it among the open ones.
+    async fn expectation(&mut self, segment: &Segment) -> Result<Expected, RunError> {
+        let wanted = segment.batches.len().clamp(1, OPEN_BATCHES) as u32;
+        let room = self.room.clone().acquire_many_owned(wanted).await.map_err(|_| RunError::Ended("the run"))?;
+        let (old, bad) = segment.bad.iter().cloned().partition::<Vec<_>, _>(|bad| bad.line <= self.reported.bad_line);
+        let before = Counts { jobs: old.len() as u64, completed: 0, discarded: old.len() as u64 };
+        let batches = segment.batches.iter().map(|batch| {
+            let id = batch.builder.header().id;
+            ExpectedBatch { id, jobs: batch.builder.len() as u32, reported: self.reported.jobs.remove(&id).unwrap_or_default() }
+        });
+        Ok(Expected { segment: segment.span.number, replayed: segment.replayed, batches: batches.collect(), bad, before, room })
+    }
+}
+
+/// Publishes a batch of a segment that an interrupted run had planned, unless it is there already: what was settled in
+/// part was published, and the broker's own deduplication covers the rest within its window.
+async fn publish_again(publisher: Publisher, batch: CutBatch) -> Result<Wire, RunError> {
+    if publisher.broker().read(batch.builder.header().id).await?.is_empty() {
+        return Ok(feed::publish(publisher, batch).await?);
+    }
+    Ok(Wire::default())
+}

@@ -1,0 +1,172 @@
+//! The commands of the program. Each is a file; this one has what they share: configuration, runtime, and what is
+//! said when one fails.
+
+mod broker;
+mod config;
+mod enqueue;
+mod executor;
+mod ingest;
+mod run;
+mod serve;
+
+use std::error::Error;
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::CommandFactory;
+use tokio_util::sync::CancellationToken;
+use wf_broker::{Broker, BrokerError};
+use wf_nats::ConnectError;
+use wf_schema::config::{Config, ConfigError, Loaded, Loader, ProfileSetting};
+
+use crate::cli::{Cli, Command, Global, Output};
+use crate::exit::Exit;
+use crate::{log, shutdown};
+use work_factory::connect::{BrokerUnavailable, Layout, connect};
+
+/// Does what the command line says.
+pub(crate) fn main(cli: Cli) -> Exit {
+    let outcome = match cli.command {
+        Command::Version => print(&format!("wf {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "wf", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+        Command::Config { command } => config::config(&cli.global, command),
+        command => prepared(&cli.global, command),
+    };
+    outcome.unwrap_or_else(|failure| failure.tell())
+}
+
+/// Loads the configuration, starts the log and the runtime, and runs a command that needs them.
+fn prepared(global: &Global, command: Command) -> Result<Exit, Failure> {
+    let loader = loader(global);
+    let loaded = loader.load()?;
+    log::start(loaded.config.log(), global.quiet);
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| Failure::failed(error, Exit::Failed))?;
+    let outcome = runtime.block_on(async {
+        let stop = shutdown::token().map_err(|error| Failure::failed(error, Exit::Failed))?;
+        let session = Session { output: global.output, quiet: global.quiet, loader, loaded, stop };
+        match command {
+            Command::Run(args) => Box::pin(run::run(session, args)).await,
+            Command::Serve => Box::pin(serve::serve(session)).await,
+            Command::Ingest => Box::pin(ingest::ingest(session)).await,
+            Command::Executor => Box::pin(executor::executor(session)).await,
+            Command::Enqueue(args) => Box::pin(enqueue::enqueue(session, args)).await,
+            Command::Broker { command } => Box::pin(broker::broker(session, command)).await,
+            Command::Config { .. } | Command::Completions { .. } | Command::Version => Ok(Exit::Done),
+        }
+    });
+    // Threads that read standard input or write results may be stuck in the kernel; nothing waits for them.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn loader(global: &Global) -> Loader {
+    Loader::of_process().file(global.config.clone()).flags(global.flags.iter())
+}
+
+/// What a command works with.
+struct Session {
+    output: Output,
+    quiet: bool,
+    loader: Loader,
+    loaded: Loaded,
+    stop: CancellationToken,
+}
+
+impl Session {
+    fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+
+    /// The broker, and with profile `auto` the configuration that fits the link to it.
+    async fn connect(&mut self, layout: Layout) -> Result<Arc<dyn Broker>, Failure> {
+        let broker = self.connect_once(layout).await?;
+        if self.config().profile_setting() != ProfileSetting::Auto {
+            return Ok(broker);
+        }
+        let mut rtt = broker.ping().await?;
+        for _ in 0..4 {
+            rtt = rtt.min(broker.ping().await?);
+        }
+        let before = self.config().profile();
+        self.loaded = self.loader.clone().measured(rtt).load()?;
+        tracing::info!(profile = %self.config().profile(), rtt = ?rtt, "measured the link");
+        if self.config().profile() == before {
+            return Ok(broker);
+        }
+        // The link's own settings were those of another profile.
+        broker.close().await?;
+        self.connect_once(layout).await
+    }
+
+    async fn connect_once(&self, layout: Layout) -> Result<Arc<dyn Broker>, Failure> {
+        match self.stop.run_until_cancelled(Box::pin(connect(self.config(), layout))).await {
+            Some(connected) => Ok(connected?),
+            None => Err(Failure::usage("interrupted", Exit::Failed)),
+        }
+    }
+}
+
+/// How a command failed, and what its exit code says of it.
+struct Failure {
+    error: Box<dyn Error + Send + Sync>,
+    exit: Exit,
+}
+
+impl Failure {
+    fn failed(error: impl Error + Send + Sync + 'static, exit: Exit) -> Self {
+        Self { error: error.into(), exit }
+    }
+
+    fn usage(message: impl Into<String>, exit: Exit) -> Self {
+        Self { error: message.into().into(), exit }
+    }
+
+    /// Prints the error with what caused it, once.
+    fn tell(self) -> Exit {
+        let mut text = format!("error: {}", self.error);
+        let mut source = self.error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        let _unheard = writeln!(std::io::stderr(), "{text}");
+        self.exit
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::failed(error, Exit::Usage)
+    }
+}
+
+impl From<BrokerError> for Failure {
+    fn from(error: BrokerError) -> Self {
+        let exit = if error.is_retryable() { Exit::Unreachable } else { Exit::Failed };
+        Self::failed(error, exit)
+    }
+}
+
+impl From<BrokerUnavailable> for Failure {
+    fn from(error: BrokerUnavailable) -> Self {
+        let exit = match &error {
+            BrokerUnavailable::Options(_) => Exit::Usage,
+            _ => Exit::Unreachable,
+        };
+        Self::failed(error, exit)
+    }
+}
+
+/// Writes `text` to standard output. A reader that has gone is no failure.
+fn print(text: &str) -> Result<Exit, Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(error, Exit::Failed)),
+        _ => Ok(Exit::Done),
+    }
+}

@@ -1,0 +1,87 @@
+//! `wf run`: a file of jobs, from its beginning to its end.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use wf_executor::{Registry, stock};
+use wf_schema::config::BrokerUrl;
+
+use super::{Failure, Session};
+use crate::cli::{Output, RunArgs};
+use crate::exit::Exit;
+use work_factory::connect::{BrokerUnavailable, Layout};
+use work_factory::feed::Input;
+use work_factory::progress::Show;
+use work_factory::run::{self, Earlier, RunError, RunOptions};
+use work_factory::settings;
+
+pub(super) async fn run(mut session: Session, args: RunArgs) -> Result<Exit, Failure> {
+    if args.resume && session.config().broker().url == BrokerUrl::Memory {
+        return Err(Failure::usage(
+            "there is nothing to resume with memory://: it keeps nothing when the process ends",
+            Exit::Usage,
+        ));
+    }
+    let input = open(&args.file)?;
+    let broker = session.connect(Layout::Make).await?;
+    let config = session.config();
+    let options = RunOptions {
+        results: args.results,
+        earlier: match (args.resume, args.fresh) {
+            (true, _) => Earlier::Resume,
+            (_, true) => Earlier::Forget,
+            _ => Earlier::Refuse,
+        },
+        batch_jobs: config.batch().jobs as usize,
+        batch_raw_bytes: settings::raw_bytes_of_a_batch(config),
+        window: settings::window(config),
+        patience: settings::PATIENCE,
+        executor: settings::executor(config, []).map_err(BrokerUnavailable::from)?,
+        drain: config.executor().drain_deadline,
+        limits: settings::limits(config),
+        show: if session.quiet || session.output == Output::Json { Show::Nothing } else { Show::Auto },
+    };
+    let outcome =
+        Box::pin(run::run(broker.clone(), stock::register(Registry::new()), input, options, session.stop.clone())).await;
+    let closed = broker.close().await;
+    let summary = outcome.map_err(failure)?;
+    closed?;
+    let text = match session.output {
+        Output::Json => serde_json::to_string(&summary).map_err(|error| Failure::failed(error, Exit::Failed))?,
+        Output::Table => summary.to_string(),
+    };
+    if !session.quiet || session.output == Output::Json {
+        let _unheard = writeln!(std::io::stderr(), "{text}");
+    }
+    Ok(if summary.discarded == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// Opens the file of jobs. A run is known by the file's whole path; all runs of standard input at one broker are one.
+pub(super) fn open(file: &Path) -> Result<Input, Failure> {
+    if file == Path::new("-") {
+        return Ok(Input { name: "standard input".to_owned(), size: None, reader: Box::new(std::io::stdin()) });
+    }
+    let failed = |error: std::io::Error| {
+        Failure::usage(format!("the file of jobs {} cannot be read: {error}", file.display()), Exit::Usage)
+    };
+    let reader = File::open(file).map_err(failed)?;
+    let about = reader.metadata().map_err(failed)?;
+    if about.is_dir() {
+        return Err(Failure::usage(format!("{} is a directory: name a file of jobs, one a line", file.display()), Exit::Usage));
+    }
+    let name = std::fs::canonicalize(file).map_err(failed)?.display().to_string();
+    Ok(Input { name, size: about.is_file().then_some(about.len()), reader: Box::new(reader) })
+}
+
+fn failure(error: RunError) -> Failure {
+    let exit = match &error {
+        RunError::Journal(run::JournalError::Broker(cause)) | RunError::Broker(cause) if cause.is_retryable() => {
+            Exit::Unreachable
+        }
+        RunError::Journal(run::JournalError::Broker(_)) => Exit::Failed,
+        RunError::Journal(_) => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    Failure::failed(error, exit)
+}
