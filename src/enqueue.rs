@@ -97,6 +97,8 @@ pub async fn enqueue(
                 total += wire;
                 meter.ended(wire.jobs, 0);
             }
+            // Reading may be waiting for input that never comes: it is not waited for. What was read goes out.
+            () = stop.cancelled(), if more => more = false,
             segment = segments.recv(), if more && under_way.len() < UNDER_WAY => match segment {
                 Some(segment) => {
                     let segment = segment?;

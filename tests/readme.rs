@@ -17,15 +17,16 @@
 //! | --- | --- |
 //! | `background` | each command of the block is a server: started, left running, stopped by SIGTERM at the section's end, when it must still run and then exit with 0 |
 //! | `ready URL` | go on when `http://HOST:PORT/PATH` answers 2xx, or `tcp://HOST:PORT` accepts a connection |
+//! | `until TEXT` | go on when each server of the block has printed TEXT, on either stream |
 //! | `needs TOOL ...` | the section shows as ignored where TOOL is not there; `nats` is installed with Go where that is there |
 //! | `exit N` | the block ends with exit code N instead of 0 |
 //! | `prints TEXT` | what the block prints, on either stream, contains TEXT |
 //! | `skip WHY` | the block does not run, and shows as ignored with its reason: for what no test machine has |
 //!
 //! What differs from a reader's terminal: `cargo run --release -- ARGS` and `wf ARGS` are the program that cargo built for
-//! this test, `cargo run --release --example NAME` the example; `cargo test --workspace` is what runs now, and does
-//! nothing; `nats-server` is the one that all tests use. The ports 8080, 8081, 4222 and 8222 are replaced by free ones,
-//! each the same in a whole section, also where commands use them by default.
+//! this test, `cargo run --release --example NAME` the example; `nats-server` is the one that all tests use. The ports
+//! 8080, 8081, 4222 and 8222 are replaced by free ones, each the same in a whole section, also where commands use them by
+//! default.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "readme/document.rs"]
@@ -55,7 +56,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const STOP_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How many lines a reader sees first.
-const FIRST_SCREEN: usize = 40;
+const FIRST_SCREEN: usize = 30;
 /// The two commands that are all a newcomer needs.
 const FIRST_COMMANDS: [&str; 2] = ["cargo run --release -- run examples/jobs.ndjson", "cargo test --workspace"];
 
@@ -74,9 +75,15 @@ fn main() -> ExitCode {
 }
 
 fn readme(document: Document) -> Vec<Trial> {
-    let first = document.commands_before(FIRST_SCREEN);
+    let first = document.sections.first().map(|section| section.blocks.clone()).unwrap_or_default();
     let mut trials = vec![Trial::test("the first screen has the two commands", move || {
-        if first == FIRST_COMMANDS { Ok(()) } else { Err(format!("it has {first:#?} instead of {FIRST_COMMANDS:#?}").into()) }
+        let commands: Vec<String> = first.iter().flat_map(Block::commands).collect();
+        if commands != FIRST_COMMANDS || first.iter().any(|block| block.line > FIRST_SCREEN) {
+            return Err(
+                format!("the first section has {commands:#?} instead of {FIRST_COMMANDS:#?} in {FIRST_SCREEN} lines").into()
+            );
+        }
+        Ok(())
     })];
     for section in document.sections {
         for block in section.blocks.iter().filter(|block| block.skip.is_some()) {
@@ -127,8 +134,17 @@ fn play(block: &Block, stage: &Stage, servers: &mut Vec<Process>) -> Result<(), 
     }
     for probe in &block.ready {
         let url = stage.localised(probe);
-        if !process::ready(&url, READY_TIMEOUT, || servers.iter_mut().all(Process::is_running)) {
+        if !process::eventually(READY_TIMEOUT, || process::answers(&url), || servers.iter_mut().all(Process::is_running)) {
             return Err(around(format!("line {}: {url} is not ready\n", block.line), servers));
+        }
+    }
+    for text in &block.until {
+        let own = servers.len() - block.commands().len();
+        for server in &mut servers[own..] {
+            let log = server.log();
+            if !process::eventually(READY_TIMEOUT, || log.contains(text), || server.is_running()) {
+                return Err(server.report(&format!("has not printed `{text}`")));
+            }
         }
     }
     Ok(())

@@ -163,9 +163,11 @@ impl Credit {
         }
         let target = (account.messages + messages) as f64 * size;
         let overdrawn = (-account.bytes).max(0.0);
-        let at_least = if ahead == 0 || (stuck && account.owned == 0) { overdrawn + size } else { 0.0 };
-        let bytes = (target - account.bytes).min(free_bytes + overdrawn).max(at_least).ceil();
-        if messages == 0 && account.bytes + bytes <= 0.0 {
+        let starved = account.bytes <= 0.0 && (ahead == 0 || account.owned == 0);
+        let at_least = if starved { overdrawn + size } else { 0.0 };
+        // Whole bytes, rounded down: a fraction too many would let one more message through, however large.
+        let bytes = (target - account.bytes).min(free_bytes + overdrawn).max(at_least).floor();
+        if account.bytes + bytes < 1.0 {
             return None;
         }
         account.messages += messages;

@@ -85,8 +85,8 @@ impl ExecutorOptions {
         Ok(self)
     }
 
-    /// The bytes of messages fetched or asked for, over all lanes; 8 MiB unless set. One message a lane may be beyond
-    /// it.
+    /// The bytes of messages fetched or asked for, over all lanes; 8 MiB unless set. Work is never held back for it
+    /// altogether: a lane of which nothing waits may always fetch one message more.
     ///
     /// # Errors
     /// Outside 64 KiB to 1 GiB.

@@ -23,6 +23,7 @@ use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use wf_broker::Broker;
 
 use crate::{HttpOptions, Producer};
 
@@ -56,6 +57,10 @@ impl HttpState {
     /// The most bytes that a bulk body ever held in memory while it was read.
     pub fn most_held(&self) -> usize {
         self.most_held.load(Relaxed)
+    }
+
+    fn broker(&self) -> &Arc<dyn Broker> {
+        self.producer.publisher().broker()
     }
 
     fn note_held(&self, bytes: usize) {

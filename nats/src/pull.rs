@@ -140,6 +140,8 @@ impl Leg {
                     }
                 }
                 _ = more.changed() => {}
+                // Or the next pull after a refusal would wait for a beat, and jobs with it.
+                () = until(pulls.not_before), if pulls.not_before.is_some() => {}
                 () = self.connection.exchange.unsettled_below(MAX_UNSETTLED), if self.connection.exchange.unsettled() >= MAX_UNSETTLED => {}
                 _ = beat.tick() => {
                     pulls.lately = (0, pulls.lately.0);
@@ -239,6 +241,8 @@ impl Leg {
         match status {
             // It waited to its end, or there was nothing: the usual.
             404 | 408 => {}
+            // It brought all the bytes it asked for: the usual too, and no reason to wait before the next.
+            409 if said.contains("Batch Completed") => {}
             409 if said.contains("MaxBytes") => self.flow.too_small(self.number),
             409 if said.contains("Consumer Deleted") => {
                 pulls.gone = true;
@@ -308,6 +312,13 @@ impl Pulls {
     /// Whether the server has not said a word although pulls are with it.
     fn silent(&self, asked: usize, heartbeat: Duration) -> bool {
         asked > 0 && !self.sent.is_empty() && self.last_heard.elapsed() > 2 * heartbeat + Duration::from_secs(1)
+    }
+}
+
+/// Waits until `time`, if there is one.
+async fn until(time: Option<Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time.into()).await;
     }
 }
 

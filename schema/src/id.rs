@@ -121,9 +121,30 @@ impl FromStr for JobId {
 ///
 /// The broker makes it, from where the message is stored: a letter for the store and the sequence there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "StoredRunId")]
 pub struct RunId {
     store: char,
     sequence: u64,
+}
+
+/// A run id as it was written: what its store is called is not checked yet.
+#[derive(Deserialize)]
+struct StoredRunId {
+    store: char,
+    sequence: u64,
+}
+
+impl TryFrom<StoredRunId> for RunId {
+    type Error = IdError;
+
+    fn try_from(id: StoredRunId) -> Result<Self, IdError> {
+        // It becomes part of names at the broker.
+        if id.store.is_ascii_alphabetic() {
+            Ok(Self { store: id.store, sequence: id.sequence })
+        } else {
+            Err(IdError::new("run id", &format!("{}{}", id.store, id.sequence), "a letter and a number, e.g. j17"))
+        }
+    }
 }
 
 impl RunId {

@@ -43,7 +43,14 @@ pub(crate) fn main(cli: Cli) -> Exit {
 fn prepared(global: &Global, command: Command) -> Result<Exit, Failure> {
     let loader = loader(global);
     let loaded = loader.load()?;
-    log::start(loaded.config.log(), global.quiet);
+    let asked_for = loaded.rows().iter().any(|row| row.key == "log.level" && row.changed);
+    let level = match command {
+        _ if global.quiet => "error",
+        // What they have to say is their result.
+        Command::Run(_) | Command::Enqueue(_) | Command::Broker { .. } if !asked_for => "warn",
+        _ => loaded.config.log().level.as_str(),
+    };
+    log::start(loaded.config.log(), level);
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| Failure::failed(error, Exit::Failed))?;

@@ -5,17 +5,12 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use wf_schema::config::{LogFormat, LogSettings};
 
-/// Crates whose `info` tells what only their authors care for. Whoever sets a level or a filter gets just that.
+/// Crates whose `info` tells what only their authors care for. Whoever asks for them by name gets them.
 const CHATTY: &str = "async_nats=warn,fjall=warn,lsm_tree=warn";
 
-/// Starts logging as the settings say. Later calls change nothing.
-pub(crate) fn start(settings: &LogSettings, quiet: bool) {
-    let filter = match settings.level.to_string() {
-        _ if quiet => "error".to_owned(),
-        level if level == "info" => format!("{level},{CHATTY}"),
-        level => level,
-    };
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+/// Starts logging at `level`, which may be a filter. Later calls change nothing.
+pub(crate) fn start(settings: &LogSettings, level: &str) {
+    let filter = EnvFilter::try_new(format!("{CHATTY},{level}")).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let _already = match settings.format {

@@ -210,11 +210,11 @@ async fn a_batch_above_what_the_server_takes_is_split() {
     const JOBS: u64 = 100;
     let server = TestServer::start(ServerOptions::new().config("max_payload: 65536"));
     let stage = Stage::new();
-    let line = |n: u64| format!("{{\"kind\":\"echo\",\"args\":\"{}\"}}\n", noise(n, 20_000));
+    let line = |n: u64| format!("{{\"kind\":\"echo\",\"args\":\"{}\"}}\n", noise(n, 12_000));
     stage.file("jobs.ndjson", (0..JOBS).map(line).collect::<String>());
     // Their results do not fit into one record, either.
     let ended = stage.run(&format!("run jobs.ndjson -o json --batch-wire-bytes 256KiB --broker {}", server.url())).await.expect(0);
-    let expected = (0..JOBS).map(|n| (format!("echo default completed 1 \"{}\"", noise(n, 20_000)), 1)).collect();
+    let expected = (0..JOBS).map(|n| (format!("echo default completed 1 \"{}\"", noise(n, 12_000)), 1)).collect();
     Outcomes::read(&ended.stdout).assert_are(&expected);
 }
 

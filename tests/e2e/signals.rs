@@ -2,7 +2,7 @@
 
 use wf_nats::testing::{ServerOptions, TestServer};
 
-use crate::support::{Heard, JSON, Outcomes, Stage, Web, connect, line_count, look, outcomes_of, sleeps, until};
+use crate::support::{Heard, JSON, Outcomes, Stage, Web, connect, echoes, line_count, look, outcomes_of, sleeps, until};
 
 #[tokio::test]
 async fn an_interrupted_run_says_how_to_go_on_and_does() {
@@ -26,9 +26,9 @@ async fn an_interrupted_run_says_how_to_go_on_and_does() {
 #[tokio::test]
 async fn the_second_signal_ends_it_at_once() {
     let stage = Stage::new();
-    stage.file("jobs.ndjson", sleeps(1, 600_000, ""));
-    let mut process = stage.start("run jobs.ndjson");
-    until("a running job", async || stage.path(".wf/broker").is_dir().then_some(())).await;
+    stage.file("jobs.ndjson", echoes(0..1, "") + &sleeps(1, 600_000, ""));
+    let mut process = stage.start("run jobs.ndjson --results out.ndjson");
+    until("a running job", async || (line_count(&stage.path("out.ndjson")) == 1).then_some(())).await;
     process.signal("INT");
     process.says("draining").await;
     process.signal("INT");

@@ -24,6 +24,7 @@ pub(crate) struct Block {
     pub(crate) text: String,
     pub(crate) background: bool,
     pub(crate) ready: Vec<String>,
+    pub(crate) until: Vec<String>,
     pub(crate) needs: Vec<String>,
     pub(crate) prints: Vec<String>,
     pub(crate) exit: i32,
@@ -74,12 +75,6 @@ impl Document {
         sections.retain(|section| !section.blocks.is_empty());
         if problems.is_empty() { Ok(Self { sections }) } else { Err(problems.join("\n")) }
     }
-
-    /// The commands that stand in the first `lines` lines.
-    pub(crate) fn commands_before(&self, lines: usize) -> Vec<String> {
-        let blocks = self.sections.iter().flat_map(|section| &section.blocks);
-        blocks.filter(|block| block.line <= lines).flat_map(Block::commands).collect()
-    }
 }
 
 /// The servers that run in a new section of `level`: those of the sections it is nested in, the outermost first.
@@ -116,11 +111,14 @@ impl Block {
             match (word, rest.trim()) {
                 ("background", "") => block.background = true,
                 ("ready", url) if url.starts_with("http://") || url.starts_with("tcp://") => block.ready.push(url.into()),
+                ("until", text) if !text.is_empty() => block.until.push(text.into()),
                 ("needs", tools) if !tools.is_empty() => block.needs.extend(tools.split_whitespace().map(str::to_owned)),
                 ("exit", code) => block.exit = code.parse().map_err(|_| "`exit` takes a number")?,
                 ("prints", text) if !text.is_empty() => block.prints.push(text.into()),
                 ("skip", why) if !why.is_empty() => block.skip = Some(why.into()),
-                _ => return Err("clauses are: background | ready URL | needs TOOL | exit N | prints TEXT | skip WHY"),
+                _ => {
+                    return Err("clauses are: background | ready URL | until TEXT | needs TOOL | exit N | prints TEXT | skip WHY");
+                }
             }
         }
         Ok(block)
@@ -158,7 +156,7 @@ first \
     command # kept
 ```
 ## Servers
-<!-- test: background; ready tcp://127.0.0.1:1 -->
+<!-- test: background; ready tcp://127.0.0.1:1; until it runs -->
 
 ```sh
 # a comment
@@ -201,6 +199,7 @@ huge
         assert_eq!(sections.iter().map(|s| s.blocks[0].line).collect::<Vec<_>>(), [3, 10, 20, 25]);
         assert!(sections[1].blocks[0].background);
         assert_eq!(sections[1].blocks[0].ready, ["tcp://127.0.0.1:1"]);
+        assert_eq!(sections[1].blocks[0].until, ["it runs"]);
         let nested = &sections[2].blocks[0];
         assert_eq!((nested.needs.len(), nested.exit, nested.prints[0].as_str()), (2, 3, "a b"));
         assert_eq!(sections[3].blocks[0].skip.as_deref(), Some("no disk of 1 TB here"));
@@ -215,7 +214,7 @@ huge
 
     fn commands_are_joined_and_stripped() {
         let document = Document::parse(TEXT).unwrap();
-        assert_eq!(document.commands_before(9), ["first command # kept"]);
+        assert_eq!(document.sections[0].blocks[0].commands(), ["first command # kept"]);
         assert_eq!(document.sections[1].blocks[0].commands(), ["server one", "server two"]);
     }
 

@@ -14,12 +14,26 @@ use std::time::{Duration, Instant};
 /// How much of an output is shown after a failure, in bytes.
 const SHOWN: usize = 4_000;
 
+/// The file that a process prints into.
+#[derive(Clone)]
+pub(crate) struct Log(PathBuf);
+
+impl Log {
+    fn read(&self) -> String {
+        fs::read(&self.0).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    pub(crate) fn contains(&self, text: &str) -> bool {
+        self.read().contains(text)
+    }
+}
+
 /// A running `bash`, leader of a process group of its own: whoever it starts is stopped with it.
 pub(crate) struct Process {
     /// What it runs and where that stands in README.md.
     label: String,
     group: u32,
-    log: PathBuf,
+    log: Log,
     ends: Receiver<ExitStatus>,
     ended: Option<Ended>,
 }
@@ -51,7 +65,7 @@ impl Process {
         let (tell, ends) = mpsc::channel();
         let group = child.id();
         thread::spawn(move || child.wait().is_ok_and(|status| tell.send(status).is_ok()));
-        Ok(Self { label, group, log, ends, ended: None })
+        Ok(Self { label, group, log: Log(log), ends, ended: None })
     }
 
     /// How it ended, if it does within `timeout`.
@@ -83,7 +97,12 @@ impl Process {
 
     /// What it has printed up to now.
     pub(crate) fn output(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        self.log().read()
+    }
+
+    /// Where it prints.
+    pub(crate) fn log(&self) -> Log {
+        self.log.clone()
     }
 
     /// A failure, with what the process is and the end of what it printed.
@@ -101,19 +120,28 @@ impl Drop for Process {
     }
 }
 
-/// Waits until `url` (`http://..` or `tcp://..`) answers; false after `timeout`, or when `alive` says there is no hope.
-pub(crate) fn ready(url: &str, timeout: Duration, mut alive: impl FnMut() -> bool) -> bool {
+/// Waits until `done`; false after `timeout`, or when `alive` says that there is no hope.
+pub(crate) fn eventually(timeout: Duration, done: impl Fn() -> bool, mut alive: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + timeout;
-    while Instant::now() < deadline && alive() {
-        if answers(url).unwrap_or(false) {
+    while Instant::now() < deadline {
+        if done() {
             return true;
         }
+        if !alive() {
+            return false;
+        }
+        // Other processes have no way to tell us but what we look at.
         thread::sleep(Duration::from_millis(20));
     }
     false
 }
 
-fn answers(url: &str) -> std::io::Result<bool> {
+/// Whether `url` (`http://..` or `tcp://..`) answers.
+pub(crate) fn answers(url: &str) -> bool {
+    asked(url).unwrap_or(false)
+}
+
+fn asked(url: &str) -> std::io::Result<bool> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("tcp", url));
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let address: SocketAddr =

@@ -123,7 +123,6 @@ set -euo pipefail
 case "$*" in
     "run --release -- "*) shift 3; exec @WF@ "$@" ;;
     "run --release --example "*) example=@EXAMPLES@/$4; shift 4; [[ ${1:-} != -- ]] || shift; exec "$example" "$@" ;;
-    "test --workspace") echo "cargo test --workspace: that is what runs this" ;;
     *) echo "tests/readme/stage.rs does not know how to stand in for: cargo $*" >&2; exit 1 ;;
 esac
 "#;

@@ -37,7 +37,8 @@ impl Ended {
     /// Fails unless it ended with `code`.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "exit code; signal {:?}; it said:\n{}\n{}", self.signal, self.stdout, self.stderr);
+        let (said, errors) = (tail(&self.stdout, SHOWN / 4), tail(&self.stderr, SHOWN));
+        assert_eq!(self.code, Some(code), "exit code; signal {:?}; it said:\n{said}\n--- and:\n{errors}", self.signal);
         self
     }
 

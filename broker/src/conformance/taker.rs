@@ -14,6 +14,9 @@ use crate::{Broker, Delivery, DeliverySource};
 /// Credit that no case uses up.
 const PLENTY: (usize, usize) = (10_000, 64 << 20);
 
+/// A part of the shortest lease of a rig.
+const RENEW_EVERY: Duration = Duration::from_millis(250);
+
 /// A source of deliveries that has patience, but not for ever.
 pub(super) struct Taker {
     source: Box<dyn DeliverySource>,
@@ -46,11 +49,23 @@ impl Taker {
         self.source.next().await
     }
 
-    /// The next `count` deliveries.
+    /// The next `count` deliveries. None of them comes twice: those that came are kept renewed meanwhile.
     pub(super) async fn take_many(&mut self, count: usize) -> Vec<Delivery> {
-        let mut taken = Vec::with_capacity(count);
+        let mut taken: Vec<Delivery> = Vec::with_capacity(count);
+        let mut beat = tokio::time::interval(RENEW_EVERY);
         while taken.len() < count {
-            taken.push(self.take().await);
+            let taking = self.take();
+            tokio::pin!(taking);
+            let delivery = loop {
+                tokio::select! {
+                    delivery = &mut taking => break delivery,
+                    _ = beat.tick() => taken.iter().for_each(|delivery| delivery.lease.renew()),
+                }
+            };
+            if let Some(before) = taken.iter().find(|before| before.run == delivery.run) {
+                panic!("this came twice while it was owned: {before:?}, {delivery:?}");
+            }
+            taken.push(delivery);
         }
         taken
     }

@@ -20,8 +20,19 @@ impl Bodies {
     pub(super) fn keep(&mut self, sequence: u64, value: Bytes) {
         if self.bytes + value.len() <= MOST_BYTES {
             self.bytes += value.len();
-            self.values.insert(sequence, value);
+            let before = self.values.insert(sequence, value);
+            self.bytes -= before.map_or(0, |before| before.len());
         }
+    }
+
+    /// Whether the value is kept.
+    pub(super) fn has(&self, sequence: u64) -> bool {
+        self.values.contains_key(&sequence)
+    }
+
+    /// How many more bytes can be kept.
+    pub(super) fn room(&self) -> usize {
+        MOST_BYTES - self.bytes
     }
 
     /// The value, if it was kept; it is not any more.

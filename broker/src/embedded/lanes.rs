@@ -20,6 +20,10 @@ use crate::LaneStats;
 /// Messages that were released for longer than this come again after it: a clock does not reach for ever.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
+/// How many messages, of how many bytes in all, are read ahead at most.
+const READ_AHEAD: usize = 32;
+const READ_AHEAD_BYTES: usize = 512 << 10;
+
 /// What there is to know of a message without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -235,6 +239,27 @@ impl Lanes {
         self.deadlines.insert((until, entry.sequence));
         let value = self.bodies.take(entry.sequence);
         Some(Ok(Taken { entry, value }))
+    }
+
+    /// The next messages of `lane`, as far as it is worth reading their bodies together with the one before them: a
+    /// backlog is then read a few at a time, rather than each with a wait of its own.
+    pub(super) fn upcoming(&self, lane: &Lane) -> Vec<Entry> {
+        let mut bytes = self.bodies.room().min(READ_AHEAD_BYTES);
+        let worth = |entry: &&Entry| {
+            let left = bytes.checked_sub(entry.size as usize + EmbeddedOptions::MESSAGE_OVERHEAD as usize);
+            bytes = left.unwrap_or(0);
+            left.is_some() && !self.bodies.has(entry.sequence)
+        };
+        self.lanes.get(lane).into_iter().flat_map(|state| &state.fresh).take(READ_AHEAD).take_while(worth).copied().collect()
+    }
+
+    /// Keeps bodies that were read ahead, of those messages that still wait.
+    pub(super) fn keep(&mut self, lane: &Lane, values: Vec<(u64, Bytes)>) {
+        // They wait in the order of their sequences.
+        let first = self.lanes.get(lane).and_then(|state| state.fresh.front()).map_or(u64::MAX, |entry| entry.sequence);
+        values.into_iter().filter(|(sequence, _)| *sequence >= first).for_each(|(sequence, value)| {
+            self.bodies.keep(sequence, value);
+        });
     }
 
     /// `source` waits no more.

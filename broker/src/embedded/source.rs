@@ -72,23 +72,29 @@ impl Coming {
     /// Fetches the value, off the caller's thread if the store may have to wait for a disk.
     fn fetch(core: &Arc<Core>, lane: &Lane, taken: Taken) -> Result<Self> {
         let Taken { entry, value } = taken;
-        let key = keys::message(lane, &entry);
         let value = match value {
             Some(value) => Value::Here(value),
             None if core.blocks() => {
-                let core = Arc::clone(core);
-                Value::Read(tokio::task::spawn_blocking(move || read(&core, &key)))
+                let (core, lane) = (Arc::clone(core), lane.clone());
+                Value::Read(tokio::task::spawn_blocking(move || {
+                    let value = read(&core, &lane, &entry);
+                    let ahead = core.lanes(|lanes| lanes.upcoming(&lane));
+                    // What cannot be read is said when it is delivered.
+                    let values = ahead.iter().map_while(|next| Some((next.sequence, read(&core, &lane, next).ok()?))).collect();
+                    core.lanes(|lanes| lanes.keep(&lane, values));
+                    value
+                }))
             }
-            None => Value::Here(read(core, &key)?),
+            None => Value::Here(read(core, lane, &entry)?),
         };
         Ok(Self { entry, value })
     }
 }
 
-fn read(core: &Core, key: &[u8]) -> Result<Bytes> {
+fn read(core: &Core, lane: &Lane, entry: &Entry) -> Result<Bytes> {
     core.read_here(WHAT, |store| {
         let lost = || BrokerError::fatal(WHAT, "the store has lost it");
-        store.get(Space::Messages, key).or_unreadable(WHAT)?.ok_or_else(lost)
+        store.get(Space::Messages, &keys::message(lane, entry)).or_unreadable(WHAT)?.ok_or_else(lost)
     })
 }
 

@@ -33,6 +33,8 @@ const ROUND_BYTES: usize = 16 << 20;
 const ROUND_OPS: usize = 8192;
 /// The longest that a round waits for company.
 const LONGEST_GATHERING: Duration = Duration::from_millis(2);
+/// How long acknowledgements gather before they are committed, if nothing else is asked meanwhile.
+const NUDGE_GATHERING: Duration = Duration::from_millis(1);
 /// The longest sleep, so that a clock that was set forward is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
@@ -192,7 +194,11 @@ impl Writer {
 
     fn serve(&mut self) -> Option<oneshot::Sender<Result<()>>> {
         loop {
-            let first = self.sleep();
+            let mut first = self.sleep();
+            if let Some(Op::Nudge) = first {
+                // Nobody waits for an acknowledgement to be committed: more of them may come along.
+                first = self.ops.recv_timeout(NUDGE_GATHERING).ok();
+            }
             let mut round = Round::new();
             self.begin(&mut round);
             let begun = Instant::now();

@@ -129,6 +129,17 @@ fn what_runs_does_not_hold_back_what_could_run_beside_it() {
     }
 }
 
+#[test]
+fn bytes_that_were_not_drawn_do_not_pile_up() {
+    // A message much larger than the budget, then small ones, one at a time.
+    let mut sim = Sim::new(64 * KIB, Duration::from_secs(2), 8, &[1]);
+    for size in std::iter::once(2048 * KIB).chain(std::iter::repeat_n(KIB, 200)) {
+        assert!(sim.send(0, size));
+        sim.finish(Duration::from_secs(1));
+    }
+    assert!(sim.used() <= 1024.0 * KIB as f64, "{} bytes are out", sim.used());
+}
+
 proptest! {
     #[test]
     fn no_lane_is_ever_stuck_and_the_budget_holds(

@@ -186,7 +186,7 @@ fn open_batches_that_take_all_the_room_leave() {
         batcher.left(closed.held);
     }
     // Each lane has a batch on its way, so these linger: each in an open batch of its own.
-    let taken = push(&mut batcher, &vec![jobs[..60].to_vec(), vec![job("q0", 20_000); 20]].concat(), at(0));
+    let taken = push(&mut batcher, &[jobs[..60].to_vec(), vec![job("q0", 20_000); 20]].concat(), at(0));
     assert!(taken < 80);
     assert!(!batcher.take_ready().is_empty());
 }

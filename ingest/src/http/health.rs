@@ -21,7 +21,7 @@ pub(super) async fn readyz(State(state): State<HttpState>) -> Result<Response, P
     if state.stopping.is_cancelled() {
         return Err(Problem::closing());
     }
-    match tokio::time::timeout(PATIENCE, state.producer.publisher().broker().ping()).await {
+    match tokio::time::timeout(PATIENCE, state.broker().ping()).await {
         Ok(Ok(rtt)) => Ok(Json(json!({ "status": "ok", "broker_rtt_ms": rtt.as_secs_f64() * 1_000.0 })).into_response()),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Problem::unreachable(format!("the broker did not answer a ping within {} s", PATIENCE.as_secs()))),

@@ -72,7 +72,7 @@ pub(super) async fn publish_once(
 ) -> Result<Once, Problem> {
     // There is one principal as long as there is no authentication.
     let record = record_key("", key)?;
-    let broker = state.producer.publisher().broker();
+    let broker = state.broker();
     let ttl = Some(state.options.idempotency_ttl);
     let parcel = Parcel::pack(jobs, &state.producer.options().batch, broker.max_message());
     if atomic {
@@ -110,7 +110,7 @@ pub(super) async fn publish_once(
 
 /// Steps 2 and 3.
 async fn finish(state: &HttpState, record: &Key, revision: Revision, claim: &mut Claim, parcel: &Parcel) -> Result<(), Problem> {
-    let broker = state.producer.publisher().broker();
+    let broker = state.broker();
     if let Err(error) = parcel.publish(state.producer.publisher()).await {
         if !error.is_retryable() {
             // It never works like this: leave the key to a request that does. Should this fail, it runs out.

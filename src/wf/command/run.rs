@@ -11,7 +11,7 @@ use super::{Failure, Session};
 use crate::cli::{Output, RunArgs};
 use crate::exit::Exit;
 use work_factory::connect::{BrokerUnavailable, Layout};
-use work_factory::feed::Input;
+use work_factory::feed::{FeedError, Input};
 use work_factory::progress::Show;
 use work_factory::run::{self, Earlier, RunError, RunOptions};
 use work_factory::settings;
@@ -80,7 +80,7 @@ fn failure(error: RunError) -> Failure {
             Exit::Unreachable
         }
         RunError::Journal(run::JournalError::Broker(_)) => Exit::Failed,
-        RunError::Journal(_) => Exit::Usage,
+        RunError::Journal(_) | RunError::Feed(FeedError::Changed { .. }) => Exit::Usage,
         _ => Exit::Failed,
     };
     Failure::failed(error, exit)

@@ -7,8 +7,8 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSepara
 use super::super::folder::Folder;
 use super::{Durability, KeyRange, Space, Store, StoreError, StoreResult, Write};
 
-/// The trees, and the spaces that each holds. A tree costs some ten syncs to make, so the small spaces share one; the
-/// two that carry the bytes are apart, each with its own pace of writing and clearing.
+/// The database and its trees. A tree costs many syncs to make, so the small spaces share one; the two that carry the
+/// bytes are apart, each with its own pace of writing and clearing.
 pub(in crate::embedded) struct DiskStore {
     messages: Keyspace,
     outcomes: Keyspace,

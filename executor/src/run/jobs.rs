@@ -1,0 +1,361 @@
+//! The jobs of one run, from their beginning to their outcomes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::DropGuard;
+use wf_schema::{Failure, JobView, State, now};
+
+use crate::attempt::{self, Begun};
+use crate::bury;
+use crate::context::Shared;
+use crate::handler::{Args, Attempt, Handler};
+use crate::intake::Work;
+use crate::node::{Charge, Node};
+use crate::outcome::Outcome;
+use crate::retry::judge;
+use crate::settle::{Lost, Settling};
+use crate::{JobContext, JobFailure};
+
+/// How many jobs are begun, at most, before others on this thread get their turn; and for how long.
+const SLICE: usize = 256;
+const SLICE_TIME: Duration = Duration::from_millis(1);
+/// A job that takes longer than this before it first waits computes or blocks. Others of its batch get tasks of their
+/// own from the start, so that they spread over the cores.
+const LONG: Duration = Duration::from_micros(500);
+
+/// The jobs of a run, as far as they have come. Dropped, what runs of them is stopped, and nothing more is settled.
+pub(super) struct Jobs {
+    node: Arc<Node>,
+    work: Arc<Work>,
+    /// By the kind's place in the batch.
+    handlers: Vec<Option<Arc<dyn Handler>>>,
+    shared: Arc<Shared>,
+    /// Tells the handlers, also when the run is dropped.
+    _cancel: DropGuard,
+    settled: Vec<bool>,
+    /// How many jobs have no outcome yet.
+    open: usize,
+    /// The next place to look at.
+    next: usize,
+    /// Ended and not committed yet.
+    done: Vec<Outcome>,
+    waiting: JoinSet<Waited>,
+    /// Where it is while nothing is being committed.
+    settling: Option<Settling>,
+    committing: Option<BoxFuture<'static, (Settling, Result<(), Lost>)>>,
+    checkpoint: tokio::time::Instant,
+    slot: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
+    /// Whether jobs are polled where they are begun.
+    inline: bool,
+    /// No more jobs are begun.
+    halted: bool,
+    /// Whether the drain was heard of.
+    told: bool,
+    /// The largest result that surely fits into a record, in bytes.
+    result_limit: usize,
+    /// How many jobs ended, and how long they took in all.
+    ran: u32,
+    busy: Duration,
+}
+
+/// A job that had to wait for something, at its end.
+struct Waited {
+    place: usize,
+    result: Result<Bytes, JobFailure>,
+    took: Duration,
+}
+
+/// How far a job came when it was begun.
+enum Step {
+    Ended(Outcome),
+    Waits(Attempt),
+}
+
+/// What is waited for.
+enum Event {
+    Slot(Option<OwnedSemaphorePermit>),
+    Ended(Result<Waited, JoinError>),
+    Committed(Settling, Result<(), Lost>),
+    Checkpoint,
+    Draining,
+    Overtime,
+}
+
+impl Jobs {
+    pub(super) fn new(node: Arc<Node>, work: Arc<Work>, settling: Settling, mut settled: Vec<bool>) -> Self {
+        let mut done = Vec::new();
+        let jobs = work.batch.len();
+        for (place, item) in work.bad.iter().enumerate().map(|(n, item)| (jobs + n, item)) {
+            if !std::mem::replace(&mut settled[place], true) {
+                done.push(Outcome::otherwise(place, State::Discarded, Some(bury::of_item(item)), None));
+            }
+        }
+        for (place, due) in &work.later {
+            if !std::mem::replace(&mut settled[*place], true) {
+                done.push(Outcome::otherwise(*place, State::Moved, None, Some(*due)));
+            }
+        }
+        let shared = Arc::new(Shared::new(&work.batch, work.header.clone(), node.phases.draining.clone()));
+        Self {
+            handlers: work.batch.kinds().iter().map(|kind| node.registry.get(kind).cloned()).collect(),
+            _cancel: shared.cancelled.clone().drop_guard(),
+            shared,
+            open: settled.iter().filter(|settled| !**settled).count(),
+            settled,
+            next: 0,
+            done,
+            waiting: JoinSet::new(),
+            settling: Some(settling),
+            committing: None,
+            checkpoint: tokio::time::Instant::now() + node.options.checkpoint_interval(),
+            slot: None,
+            inline: true,
+            halted: false,
+            told: false,
+            result_limit: node.options.reading().args_bytes.min(node.broker.max_message() / 4),
+            ran: 0,
+            busy: Duration::ZERO,
+            work,
+            node,
+        }
+    }
+
+    /// Begins all jobs that are not settled, as slots allow, and waits for their ends.
+    pub(super) async fn run(&mut self, turn: OwnedSemaphorePermit, charge: &mut Charge) -> Result<(), Lost> {
+        let mut turn = Some(turn);
+        let mut slot = None;
+        loop {
+            let more = !self.halted && self.seek();
+            if !more {
+                (slot, self.slot) = (None, None);
+                if turn.take().is_some() {
+                    charge.started();
+                }
+                if self.waiting.is_empty() {
+                    return Ok(());
+                }
+            }
+            match slot.take() {
+                Some(held) => {
+                    slot = self.launch(held);
+                    if slot.is_some() {
+                        tokio::task::yield_now().await;
+                        while let Some(event) = self.event(false).now_or_never() {
+                            self.hear(event)?;
+                        }
+                    }
+                }
+                None => match self.event(more).await {
+                    Event::Slot(held) => slot = held,
+                    event => self.hear(event)?,
+                },
+            }
+        }
+    }
+
+    /// Moves `next` on to a job that is not settled, if there is one.
+    fn seek(&mut self) -> bool {
+        while self.settled.get(self.next).is_some_and(|settled| *settled) {
+            self.next += 1;
+        }
+        self.next < self.work.batch.len()
+    }
+
+    /// Begins jobs until the slice is over, which gives the slot back, or there is no free slot left. A job that is
+    /// done at once passes the slot on to the next one.
+    fn launch(&mut self, mut slot: OwnedSemaphorePermit) -> Option<OwnedSemaphorePermit> {
+        let began = Instant::now();
+        let mut before = began;
+        let work = self.work.clone();
+        for _ in 0..SLICE {
+            if !self.seek() {
+                return None;
+            }
+            let place = self.next;
+            self.next += 1;
+            let job = work.batch.get(place)?;
+            match self.begin(&job, place) {
+                Step::Ended(outcome) => {
+                    let after = Instant::now();
+                    let took = after - before;
+                    before = after;
+                    self.end(outcome, took);
+                    self.inline &= took < LONG;
+                    if after - began > SLICE_TIME {
+                        break;
+                    }
+                }
+                Step::Waits(attempt) => {
+                    let limit = job.policy().timeout();
+                    self.waiting.spawn(async move {
+                        let began = Instant::now();
+                        let result = attempt::finish(attempt, limit).await;
+                        drop(slot);
+                        Waited { place, result, took: began.elapsed() }
+                    });
+                    slot = self.node.slots.clone().try_acquire_owned().ok()?;
+                    before = Instant::now();
+                }
+            }
+        }
+        Some(slot)
+    }
+
+    fn begin(&self, job: &JobView<'_>, place: usize) -> Step {
+        if job.policy().expires_at(self.work.header.enqueued_at).is_some_and(|at| at <= now()) {
+            let worth = job.policy().expires_in_ms.unwrap_or_default();
+            let failure = Failure::new("expired", format!("not started within the {worth} ms that it was worth"));
+            return Step::Ended(Outcome::otherwise(place, State::Expired, Some(failure), None));
+        }
+        let Some(Some(handler)) = self.handlers.get(job.kind_slot()) else {
+            return Step::Ended(judge(job, place, self.node.registry.nobody(job.kind()), now(), 0.0));
+        };
+        let context = JobContext::new(self.shared.clone(), job.kind_slot(), job.index(), job.attempt());
+        let args = Args::new(job.args(), self.work.header.format, job.policy().store_result);
+        match attempt::begin(&**handler, context, args, self.inline) {
+            Begun::Done(result) => Step::Ended(self.conclude(job, place, result)),
+            Begun::Waiting(attempt) => Step::Waits(attempt),
+        }
+    }
+
+    fn conclude(&self, job: &JobView<'_>, place: usize, result: Result<Bytes, JobFailure>) -> Outcome {
+        let limit = self.result_limit;
+        match result {
+            Ok(_) if !job.policy().store_result => Outcome::completed(place, Bytes::new()),
+            Ok(result) if result.len() <= limit => Outcome::completed(place, result),
+            Ok(result) => {
+                let (size, advice) = (result.len(), "put it elsewhere and return where it is");
+                let message = format!("the result has {size} bytes; at most {limit} are stored: {advice}");
+                judge(job, place, JobFailure::permanent("result_too_large", message), now(), 0.0)
+            }
+            Err(failure) => judge(job, place, failure, now(), fastrand::f64()),
+        }
+    }
+
+    /// The next thing that happens; `more` says whether there are jobs that wait for a slot. Cancel safe.
+    async fn event(&mut self, more: bool) -> Event {
+        let node = &self.node;
+        let due = self.committing.is_none() && !self.done.is_empty();
+        let (committing, slot) = (&mut self.committing, &mut self.slot);
+        let committed = async {
+            match committing {
+                Some(commit) => commit.await,
+                None => std::future::pending().await,
+            }
+        };
+        // The wait for a slot is kept from one event to the next, or it would lose its place in the queue.
+        let slotted = async {
+            let wait = slot.get_or_insert_with(|| node.slots.clone().acquire_owned().map(Result::ok).boxed());
+            wait.await
+        };
+        tokio::select! {
+            biased;
+            () = node.phases.overtime.cancelled(), if !self.halted || !self.waiting.is_empty() => Event::Overtime,
+            () = node.phases.draining.cancelled(), if !self.told => Event::Draining,
+            (settling, result) = committed => {
+                self.committing = None;
+                Event::Committed(settling, result)
+            }
+            Some(ended) = self.waiting.join_next(), if !self.waiting.is_empty() => Event::Ended(ended),
+            slot = slotted, if more => {
+                self.slot = None;
+                Event::Slot(slot)
+            }
+            () = tokio::time::sleep_until(self.checkpoint), if due => Event::Checkpoint,
+        }
+    }
+
+    fn hear(&mut self, event: Event) -> Result<(), Lost> {
+        match event {
+            Event::Slot(_) => {}
+            Event::Ended(ended) => self.ended(ended),
+            Event::Committed(settling, result) => {
+                result?;
+                self.settling = Some(settling);
+                self.checkpoint = tokio::time::Instant::now() + self.node.options.checkpoint_interval();
+            }
+            Event::Checkpoint => self.commit(),
+            Event::Draining => {
+                self.told = true;
+                self.halted = !self.is_short();
+            }
+            Event::Overtime => {
+                self.halted = true;
+                self.shared.cancelled.cancel();
+                self.waiting.abort_all();
+                // Those that were done just now still count; the others are for whoever has the batch next.
+                while let Some(Some(ended)) = self.waiting.join_next().now_or_never() {
+                    self.ended(ended);
+                }
+                self.waiting = JoinSet::new();
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, ended: Result<Waited, JoinError>) {
+        // An attempt's panic is caught within; what is left are those that were aborted.
+        let Ok(Waited { place, result, took }) = ended else { return };
+        let work = self.work.clone();
+        if let Some(job) = work.batch.get(place) {
+            self.end(self.conclude(&job, place, result), took);
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome, took: Duration) {
+        self.done.push(outcome);
+        self.open -= 1;
+        self.ran += 1;
+        self.busy += took;
+    }
+
+    /// Commits what is done, beside the jobs that run on.
+    fn commit(&mut self) {
+        if let Some(mut settling) = self.settling.take() {
+            let done = std::mem::take(&mut self.done);
+            self.committing = Some(Box::pin(async move {
+                let result = settling.commit(&done).await;
+                (settling, result)
+            }));
+        }
+    }
+
+    /// Whether the jobs that have not begun can be expected to end well before the deadline.
+    fn is_short(&self) -> bool {
+        let rest = self.work.batch.len().saturating_sub(self.next);
+        self.ran > 0 && self.node.estimate(rest, self.busy / self.ran) < self.node.phases.left() / 2
+    }
+
+    /// How long the jobs took in all, if all of them ran.
+    pub(super) fn busy(&self) -> Option<Duration> {
+        (self.whole() && self.ran > 0).then_some(self.busy)
+    }
+
+    /// Whether every job has an outcome.
+    fn whole(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Settles what is done, and acknowledges the batch if that is all of it.
+    pub(super) async fn settle(mut self) -> Result<(), Lost> {
+        if let Some(commit) = self.committing.take() {
+            let (settling, result) = commit.await;
+            result?;
+            self.settling = Some(settling);
+        }
+        // It is only ever away while it commits.
+        let Some(mut settling) = self.settling.take() else { return Ok(()) };
+        if self.whole() {
+            return settling.finish(&self.done).await;
+        }
+        settling.commit(&self.done).await?;
+        settling.release();
+        Ok(())
+    }
+}
