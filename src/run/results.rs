@@ -91,7 +91,7 @@ impl Results {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open(path: Option<&Path>, append: bool) -> Result<Self, ResultsError> {
+    pub(super) fn open(path: Option<&Path>, append: bool) -> Result<Self, ResultsError> {
         let name = path.map_or_else(|| PathBuf::from("standard output"), Path::to_owned);
         let failed = |source| ResultsError { name: name.clone(), source };
         let mut file = None;
@@ -116,7 +116,7 @@ impl Results {
     ///
     /// # Errors
     /// When some of it could not be written.
-    pub async fn sync(&self) -> Result<(), ResultsError> {
+    pub(super) async fn sync(&self) -> Result<(), ResultsError> {
         let (answer, answered) = oneshot::channel();
         let gone = || std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the reader of the results has gone");
         let sent = self.requests.send(Request::Sync(answer)).await;
@@ -128,7 +128,7 @@ impl Results {
     ///
     /// # Errors
     /// As [`Results::sync`].
-    pub async fn close(self) -> Result<(), ResultsError> {
+    pub(super) async fn close(self) -> Result<(), ResultsError> {
         let written = self.sync().await;
         drop(self.requests);
         let _joined = tokio::task::spawn_blocking(move || self.thread.join()).await;

@@ -46,14 +46,21 @@ async fn every_line_that_is_no_job_is_named_and_holds_up_no_other() {
     assert_eq!(ended.summary()["discarded"], lines.len() - 2);
     for (line, says) in lines.iter().filter(|(_, says)| !says.is_empty()) {
         let line = &line[..line.len().min(60)];
-        assert!(outcomes.told.keys().any(|told| told.contains(" discarded ") && told.contains(says)), "{line}: {says} is not in {:#?}", outcomes.told);
+        assert!(
+            outcomes.told.keys().any(|told| told.contains(" discarded ") && told.contains(says)),
+            "{line}: {says} is not in {:#?}",
+            outcomes.told
+        );
     }
 }
 
 #[tokio::test]
 async fn bytes_that_are_no_text_are_no_job() {
     let stage = Stage::new();
-    stage.file("jobs.ndjson", [b"\xff\xfe\x00{\n".as_slice(), b"{\"kind\":\"echo\",\"args\":\"\xff\"}\n", b"{\"kind\":\"noop\",\"args\":1}\n"].concat());
+    stage.file(
+        "jobs.ndjson",
+        [b"\xff\xfe\x00{\n".as_slice(), b"{\"kind\":\"echo\",\"args\":\"\xff\"}\n", b"{\"kind\":\"noop\",\"args\":1}\n"].concat(),
+    );
     let ended = stage.run("run jobs.ndjson --broker memory:// -o json").await.expect(1);
     assert_eq!(Outcomes::read(&ended.stdout).len(), 3);
     assert_eq!(ended.summary()["completed"], 1);
@@ -213,7 +220,8 @@ async fn a_batch_above_what_the_server_takes_is_split() {
     let line = |n: u64| format!("{{\"kind\":\"echo\",\"args\":\"{}\"}}\n", noise(n, 12_000));
     stage.file("jobs.ndjson", (0..JOBS).map(line).collect::<String>());
     // Their results do not fit into one record, either.
-    let ended = stage.run(&format!("run jobs.ndjson -o json --batch-wire-bytes 256KiB --broker {}", server.url())).await.expect(0);
+    let ended =
+        stage.run(&format!("run jobs.ndjson -o json --batch-wire-bytes 256KiB --broker {}", server.url())).await.expect(0);
     let expected = (0..JOBS).map(|n| (format!("echo default completed 1 \"{}\"", noise(n, 12_000)), 1)).collect();
     Outcomes::read(&ended.stdout).assert_are(&expected);
 }
@@ -269,7 +277,10 @@ async fn a_server_that_is_restarted_under_everybody_loses_nothing() {
     enqueue_input.write_all(echoes(0..JOBS / 2, "").as_bytes()).await.unwrap();
     let slow = "{\"kind\":\"sleep\",\"args\":{\"ms\":1500},\"store_result\":true}";
     let before = web.post("/v1/jobs", &[JSON], slow).await.expect(202).json()["id"].as_str().unwrap().to_owned();
-    until("half of the results", async || (crate::support::line_count(&stage.path("out.ndjson")) as u64 >= JOBS / 4).then_some(())).await;
+    until("half of the results", async || {
+        (crate::support::line_count(&stage.path("out.ndjson")) as u64 >= JOBS / 4).then_some(())
+    })
+    .await;
 
     server.kill();
     run_input.write_all(echoes(JOBS / 2..JOBS, "").as_bytes()).await.unwrap();

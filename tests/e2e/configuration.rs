@@ -31,7 +31,11 @@ async fn a_file_is_checked_down_to_the_line() {
     stage.run("config check").await.expect(2).says(&["unknown key `batch.lingerr`", "wf.toml", "batch.linger"]);
     stage.file("wf.toml", "[batch]\njobs = 70000\n[executor]\nconcurrency = \"many\"\n");
     // All that is wrong is told at once.
-    stage.run("config check").await.expect(2).says(&["2 settings are wrong", "`batch.jobs` = `70000`", "`executor.concurrency` = `many`"]);
+    stage.run("config check").await.expect(2).says(&[
+        "2 settings are wrong",
+        "`batch.jobs` = `70000`",
+        "`executor.concurrency` = `many`",
+    ]);
     stage.file("wf.toml", "[batch\n");
     stage.run("config check").await.expect(2).says(&["wf.toml", "not valid TOML"]);
     stage.file("wf.toml", "");

@@ -13,7 +13,8 @@ async fn feed(process: &mut Process, jobs: u64) -> u64 {
     let mut peak = 0;
     let mut n = 0;
     while n < jobs {
-        let block: String = (n..n + 1_000).map(|n| format!("{{\"kind\":\"math_multiply\",\"args\":{{\"a\":{n},\"b\":2}}}}\n")).collect();
+        let block: String =
+            (n..n + 1_000).map(|n| format!("{{\"kind\":\"math_multiply\",\"args\":{{\"a\":{n},\"b\":2}}}}\n")).collect();
         stdin.write_all(block.as_bytes()).await.unwrap();
         n += 1_000;
         peak = process.peak_memory().unwrap_or(peak);

@@ -52,7 +52,8 @@ async fn assert_ran(web: &Web, ids: &[(u64, String)]) {
 #[tokio::test]
 async fn a_single_job_and_its_outcome() {
     let Served { web, process: _process, stage: _stage } = served("").await;
-    let reply = web.post("/v1/jobs", &[JSON], r#"{"kind":"math_add","args":{"a":2,"b":3},"store_result":true}"#).await.expect(202);
+    let reply =
+        web.post("/v1/jobs", &[JSON], r#"{"kind":"math_add","args":{"a":2,"b":3},"store_result":true}"#).await.expect(202);
     let id = id(&reply.json());
     assert_eq!(reply.header("location"), Some(format!("/v1/jobs/{id}")));
     let outcome = web.get(&format!("/v1/jobs/{id}?wait=30s")).await.expect(200).json();
@@ -151,7 +152,9 @@ async fn a_request_with_a_key_is_done_once() {
 #[tokio::test]
 async fn the_old_api_still_works() {
     let Served { web, process: _process, stage: _stage } = served("").await;
-    for (path, kind) in [("add", "math_add"), ("subtract", "math_subtract"), ("multiply", "math_multiply"), ("divide", "math_divide")] {
+    for (path, kind) in
+        [("add", "math_add"), ("subtract", "math_subtract"), ("multiply", "math_multiply"), ("divide", "math_divide")]
+    {
         let body = r#"{"a":1,"b":0,"request_id":"r-1"}"#;
         let reply = web.post(&format!("/jobs/{path}"), &[JSON], body).await.expect(202).json();
         assert_eq!(reply["request_id"], "r-1");

@@ -47,7 +47,12 @@ async fn killed_and_resumed(broker: &str) {
         killed_when(stage.start(&format!("run jobs.ndjson {flags} --resume")), &stage, lines).await;
     }
     // Nobody begins anew by accident.
-    stage.run(&format!("run jobs.ndjson {flags}")).await.expect(2).says(&["did not finish", "--resume", "--fresh", "jobs.ndjson"]);
+    stage.run(&format!("run jobs.ndjson {flags}")).await.expect(2).says(&[
+        "did not finish",
+        "--resume",
+        "--fresh",
+        "jobs.ndjson",
+    ]);
     let ended = stage.run(&format!("run jobs.ndjson {flags} --resume")).await.expect(0);
     Outcomes::in_file(&out).assert_are(&expected(JOBS));
     assert_eq!(ended.summary()["jobs"], JOBS + 300);

@@ -64,7 +64,8 @@ async fn run_stdin(stage: &Stage, line: &str, input: &[u8]) -> Ended {
 #[tokio::test]
 async fn standard_input_to_standard_output() {
     let stage = Stage::new();
-    let input = b"{\"kind\":\"math_add\",\"args\":{\"a\":2,\"b\":3}}\n\n{\"kind\":\"echo\",\"args\":\"last line without an end\"}";
+    let input =
+        b"{\"kind\":\"math_add\",\"args\":{\"a\":2,\"b\":3}}\n\n{\"kind\":\"echo\",\"args\":\"last line without an end\"}";
     let ended = run_stdin(&stage, "run -", input).await.expect(0);
     let outcomes = Outcomes::read(&ended.stdout);
     let wanted = ["math_add default completed 1 5.0", "echo default completed 1 \"last line without an end\""];

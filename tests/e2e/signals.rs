@@ -61,7 +61,11 @@ async fn an_executor_gives_back_what_it_has_not_started() {
         (found.len() == JOBS).then_some(found)
     })
     .await;
-    assert!(found.values().all(|told| told == "sleep completed 1 null"), "{:?}", found.values().find(|t| *t != "sleep completed 1 null"));
+    assert!(
+        found.values().all(|told| told == "sleep completed 1 null"),
+        "{:?}",
+        found.values().find(|t| *t != "sleep completed 1 null")
+    );
     second.signal("TERM");
     second.wait().await.expect(0);
     assert_eq!(look(&*eye, "default.normal").await.in_flight, 0);

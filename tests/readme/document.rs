@@ -117,7 +117,9 @@ impl Block {
                 ("prints", text) if !text.is_empty() => block.prints.push(text.into()),
                 ("skip", why) if !why.is_empty() => block.skip = Some(why.into()),
                 _ => {
-                    return Err("clauses are: background | ready URL | until TEXT | needs TOOL | exit N | prints TEXT | skip WHY");
+                    return Err(
+                        "clauses are: background | ready URL | until TEXT | needs TOOL | exit N | prints TEXT | skip WHY",
+                    );
                 }
             }
         }

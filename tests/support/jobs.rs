@@ -34,9 +34,7 @@ fn job(n: u64) -> (String, String) {
             format!("math_divide default discarded 1 division_by_zero: {n} / 0 is not a number"),
         ),
         13 => (
-            format!(
-                r#"{{"kind":"fail","args":{{"message":"job {n}"}},"max_attempts":2,"backoff":{{"min":"1ms","max":"2ms"}}}}"#
-            ),
+            format!(r#"{{"kind":"fail","args":{{"message":"job {n}"}},"max_attempts":2,"backoff":{{"min":"1ms","max":"2ms"}}}}"#),
             format!("fail default discarded 2 failed_on_purpose: job {n}"),
         ),
         17 => (

@@ -59,7 +59,8 @@ fn differences(found: &BTreeMap<String, u64>, expected: &BTreeMap<String, u64>) 
     let keys: HashSet<&String> = found.keys().chain(expected.keys()).collect();
     let mut differing: Vec<_> = keys.into_iter().filter(|key| count(found, key) != count(expected, key)).collect();
     differing.sort();
-    let shown = differing.iter().take(12).map(|key| format!("\n  {key}: {} times, expected {}", count(found, key), count(expected, key)));
+    let shown =
+        differing.iter().take(12).map(|key| format!("\n  {key}: {} times, expected {}", count(found, key), count(expected, key)));
     format!("{} outcomes are not as they should be:{}", differing.len(), shown.collect::<String>())
 }
 

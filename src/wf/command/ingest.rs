@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use wf_broker::Broker;
 use wf_ingest::{HttpState, Producer, Server};
 use wf_schema::config::Config;
@@ -15,20 +16,34 @@ use crate::exit::Exit;
 pub(super) async fn ingest(mut session: Session) -> Result<Exit, Failure> {
     settings::needs_a_server(session.config(), "wf ingest").map_err(|error| Failure::failed(error, Exit::Usage))?;
     let broker = session.connect(Layout::Make).await?;
-    let server = bind(&broker, session.config()).await?;
-    server.serve(session.stop.clone()).await;
+    let front = Front::bind(&broker, session.config()).await?;
+    let served = front.serve(session.stop.clone()).await;
     broker.close().await?;
+    served?;
     Ok(Exit::Done)
 }
 
-/// Listens where the configuration says.
-pub(super) async fn bind(broker: &Arc<dyn Broker>, config: &Config) -> Result<Server, Failure> {
-    let producer = Producer::new(broker.clone(), settings::producer(config));
-    let listen: SocketAddr = config.ingest().listen;
-    let state = HttpState::new(producer, settings::http(config));
-    let server = Server::bind(listen, state)
-        .await
-        .map_err(|error| Failure::usage(format!("HTTP cannot be served on {listen} (ingest.listen): {error}"), Exit::Usage))?;
-    tracing::info!("taking jobs on http://{}", server.local_addr());
-    Ok(server)
+/// HTTP, and the producer behind it.
+pub(super) struct Front {
+    server: Server,
+    producer: Producer,
+}
+
+impl Front {
+    /// Listens where the configuration says.
+    pub(super) async fn bind(broker: &Arc<dyn Broker>, config: &Config) -> Result<Self, Failure> {
+        let producer = Producer::new(broker.clone(), settings::producer(config));
+        let listen: SocketAddr = config.ingest().listen;
+        let server = Server::bind(listen, HttpState::new(producer.clone(), settings::http(config))).await;
+        let taken = |error| Failure::usage(format!("HTTP cannot be served on {listen} (ingest.listen): {error}"), Exit::Usage);
+        let server = server.map_err(taken)?;
+        tracing::info!("taking jobs on http://{}", server.local_addr());
+        Ok(Self { server, producer })
+    }
+
+    /// Serves until `stop`, lets requests under way end, and waits for jobs that were answered early.
+    pub(super) async fn serve(self, stop: CancellationToken) -> Result<(), Failure> {
+        self.server.serve(stop).await;
+        self.producer.close().await.map_err(|error| Failure::failed(error, Exit::Failed))
+    }
 }
