@@ -70,6 +70,7 @@ macro_rules! conformance_tests {
                 many_may_be_due_together,
                 another_of_the_same_key_replaces_it,
                 a_key_can_be_used_again,
+                a_repetition_does_not_fire_again,
                 what_was_cancelled_does_not_come,
                 what_is_too_large_is_refused,
                 a_full_lane_holds_no_schedule_back,

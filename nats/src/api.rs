@@ -67,7 +67,9 @@ impl ApiError {
         match self {
             Self::Refused { code: code::WRONG_LAST, .. } => BrokerError::Fenced,
             // A store that has no room for now; other 4xx are requests that are wrong and stay wrong.
-            Self::Refused { status, code, .. } if status < 500 && !matches!(status, 408 | 429) && code != code::BATCH_INCOMPLETE => {
+            Self::Refused { status, code, .. }
+                if status < 500 && !matches!(status, 408 | 429) && code != code::BATCH_INCOMPLETE =>
+            {
                 BrokerError::fatal(what, self)
             }
             Self::Refused { code: code::NOT_FOR_ACCOUNT | code::NOT_ENABLED, .. } | Self::Unreadable(_) => {
@@ -160,7 +162,8 @@ impl Connection {
             // Sent again after a lost connection, it may have fenced itself: then the last one there is ours.
             Err(error) if answer.resent && error.code() == Some(code::WRONG_LAST) => {
                 let last = self.last(stream, subject).await?;
-                let ours = |last: &StoredMessage| last.headers.get(header::NATS_MESSAGE_ID).is_some_and(|id| id.as_str() == token);
+                let ours =
+                    |last: &StoredMessage| last.headers.get(header::NATS_MESSAGE_ID).is_some_and(|id| id.as_str() == token);
                 last.filter(ours).map(|last| last.sequence).ok_or(error)
             }
             answer => Ok(answer?.sequence),
@@ -208,10 +211,7 @@ impl Connection {
 /// The answer to a publish.
 pub(crate) fn acknowledged(answer: &Answered) -> Result<Acknowledged, ApiError> {
     let answer = accepted(&answer.message.payload)?;
-    Ok(Acknowledged {
-        sequence: answer["seq"].as_u64().unwrap_or(0),
-        duplicate: answer["duplicate"].as_bool().unwrap_or(false),
-    })
+    Ok(Acknowledged { sequence: answer["seq"].as_u64().unwrap_or(0), duplicate: answer["duplicate"].as_bool().unwrap_or(false) })
 }
 
 /// The answer, if it is no error.

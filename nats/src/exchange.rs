@@ -181,6 +181,12 @@ impl Exchange {
         }
     }
 
+    /// How many settlements, sent to a subject that has `part` in it, the server ignores. They are sent
+    /// again soon: whoever asks is about to do something about it.
+    pub(crate) fn ignored(&self, part: &str) -> usize {
+        self.shared.table.lock().ignored(part)
+    }
+
     /// How many settlements are not confirmed yet.
     pub(crate) fn unsettled(&self) -> usize {
         self.shared.table.lock().unsettled()

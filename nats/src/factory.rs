@@ -67,7 +67,8 @@ impl Default for FactorySettings {
 impl FactorySettings {
     /// What is wrong with these settings, if anything: the setting, its value, and what it may be.
     pub(crate) fn impossible(&self) -> Option<String> {
-        let wrong = |name: &str, value: &dyn std::fmt::Debug, expected: &str| Some(format!("{name} = {value:?}: expected {expected}"));
+        let wrong =
+            |name: &str, value: &dyn std::fmt::Debug, expected: &str| Some(format!("{name} = {value:?}: expected {expected}"));
         if !(Duration::from_secs(1)..=Duration::from_secs(3_600)).contains(&self.lease) {
             return wrong("lease", &self.lease, "1 s to 1 h");
         }
@@ -93,9 +94,7 @@ impl FactorySettings {
         if self.results_messages == 0 {
             return wrong("results_messages", &self.results_messages, "at least 1");
         }
-        for (name, age) in
-            [("dedup_window", self.dedup_window), ("results_age", self.results_age), ("dead_age", self.dead_age)]
-        {
+        for (name, age) in [("dedup_window", self.dedup_window), ("results_age", self.results_age), ("dead_age", self.dead_age)] {
             if !(Duration::from_secs(1)..=Duration::from_secs(10 * 366 * 24 * 3_600)).contains(&age) {
                 return wrong(name, &age, "1 s to 10 years");
             }

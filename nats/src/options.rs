@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn settings_that_could_not_work_are_moved() {
-        let link = LinkSettings { connections: 0, publish_bytes: 0, pull_heartbeat: Duration::from_secs(60), ..Default::default() };
+        let link =
+            LinkSettings { connections: 0, publish_bytes: 0, pull_heartbeat: Duration::from_secs(60), ..Default::default() };
         let link = link.workable();
         assert_eq!((link.connections, link.publish_bytes, link.pull_heartbeat), (1, 1, Duration::from_millis(7_500)));
     }

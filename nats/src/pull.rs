@@ -27,6 +27,9 @@ const MAX_UNSETTLED: usize = 16_384;
 /// How long after its end a pull may still bring something.
 const SLACK: Duration = Duration::from_secs(5);
 
+/// Messages that are pulled at once because the server ignores their acknowledgements.
+const MAX_RECLAIMED: usize = 256;
+
 /// Of a leg that got no more deliveries lately none is likely to be on its way.
 const QUIET: u32 = 8;
 
@@ -141,7 +144,7 @@ impl Leg {
                 }
                 _ = more.changed() => {}
                 // Or the next pull after a refusal would wait for a beat, and jobs with it.
-                () = until(pulls.not_before), if pulls.not_before.is_some() => {}
+                () = until(pulls.not_before), if pulls.not_before.is_some_and(|until| until > Instant::now()) => {}
                 () = self.connection.exchange.unsettled_below(MAX_UNSETTLED), if self.connection.exchange.unsettled() >= MAX_UNSETTLED => {}
                 _ = beat.tick() => {
                     pulls.lately = (0, pulls.lately.0);
@@ -151,6 +154,7 @@ impl Leg {
                         self.flow.untaken(self.number).iter().for_each(|delivery| delivery.lease.renew());
                     }
                     self.heal(&mut pulls);
+                    self.reclaim(&mut pulls).await;
                     if pulls.silent(self.flow.asked(self.number), self.heartbeat) && link.borrow().up {
                         tracing::debug!(lane = %self.lane, stream = self.stream, "pulls went silent; pulling anew");
                         return true;
@@ -178,21 +182,37 @@ impl Leg {
             if let Some(bytes) = ask.bytes {
                 pull["max_bytes"] = bytes.into();
             }
-            let now = Instant::now();
-            if pulls.sent.is_empty() {
-                pulls.last_heard = now;
-            }
-            pulls.sent.push_back((pulls.next, ask.messages, now + self.expires + SLACK));
-            let reply = format!("{}.{}", pulls.inbox, pulls.next);
-            pulls.next += 1;
-            self.connection.counters.pulled.add(1);
-            eprintln!("{:?} ask {} {:?} {:?}", now, self.stream, ask, self.flow.asked(self.number));
-            let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
-            // A pull that could not be sent is as good as lost: the silence is noticed.
-            if self.connection.client.publish_with_reply(subject, reply, pull.to_string().into()).await.is_err() {
+            if !self.send(pulls, ask.messages, &pull).await {
                 return;
             }
         }
+    }
+
+    /// Pulls what the server ignores the acknowledgements of. After a crash it does not know that it has delivered
+    /// those messages, and takes no word about them until it has done so again; they are acknowledged as they come.
+    async fn reclaim(&self, pulls: &mut Pulls) {
+        let of_consumer = format!(".{}.{}.", self.stream, Layout::consumer(&self.lane));
+        let ignored = self.connection.exchange.ignored(&of_consumer).min(MAX_RECLAIMED);
+        if ignored > 0 && self.connection.watch().borrow().up {
+            self.flow.ask_beyond(self.number, ignored);
+            let pull = json!({ "batch": ignored, "expires": nanos(self.heartbeat), "no_wait": true });
+            self.send(pulls, ignored, &pull).await;
+        }
+    }
+
+    /// Sends one pull for `messages`: whether it was sent.
+    async fn send(&self, pulls: &mut Pulls, messages: usize, pull: &serde_json::Value) -> bool {
+        let now = Instant::now();
+        if pulls.sent.is_empty() {
+            pulls.last_heard = now;
+        }
+        pulls.sent.push_back((pulls.next, messages, now + self.expires + SLACK));
+        let reply = format!("{}.{}", pulls.inbox, pulls.next);
+        pulls.next += 1;
+        self.connection.counters.pulled.add(1);
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
+        // A pull that could not be sent is as good as lost: the silence is noticed.
+        self.connection.client.publish_with_reply(subject, reply, pull.to_string().into()).await.is_ok()
     }
 
     /// Takes what has come: a delivery, or word of a pull.
@@ -228,7 +248,6 @@ impl Leg {
 
     fn heard(&self, pulls: &mut Pulls, message: &Message) {
         let status = message.status.map_or(0, |status| status.as_u16());
-        eprintln!("{:?} status {} {status} {:?} {:?}", Instant::now(), self.stream, message.description, message.headers);
         if status == 100 {
             return;
         }

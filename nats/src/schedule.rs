@@ -4,7 +4,7 @@ use async_nats::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use wf_broker::{BoxFuture, BrokerError, Cron, Key, Result, Schedule, Scheduled};
-use wf_schema::{Lane, Millis};
+use wf_schema::{BatchId, Lane, Millis};
 
 use crate::broker::NatsBroker;
 use crate::publish::full;
@@ -20,10 +20,17 @@ const STORE_LATER: &str = "store the message for later";
 const STORE_CRON: &str = "store the cron";
 const CANCEL: &str = "cancel what was scheduled";
 
+/// What a scheduled message is known by: its key, its due time and its bytes.
+fn repeated(key: &Key, due: Millis, bytes: &Bytes) -> BatchId {
+    BatchId::derived(due, &[key.as_str().as_bytes(), bytes])
+}
+
 impl NatsBroker {
     async fn schedule(&self, scheduled: Scheduled) -> Result<()> {
         let Scheduled { lane, key, due, bytes } = scheduled;
-        let headers = self.headers(&at(due)?, &lane, None)?;
+        let mut headers = self.headers(&at(due)?, &lane, None)?;
+        // A repetition must not fire again, and the same subject replaces only what has not fired yet.
+        headers.insert(header::NATS_MESSAGE_ID, repeated(&key, due, &bytes).to_string());
         self.store_schedule(&self.layout.at_subject(&key), headers, bytes, &lane, STORE_LATER).await
     }
 
@@ -40,7 +47,9 @@ impl NatsBroker {
     fn headers(&self, when: &str, lane: &Lane, zone: Option<&str>) -> Result<HeaderMap> {
         let value = |text: &str| {
             let wrong = || BrokerError::fatal(STORE_CRON, "its spec or zone has characters that neither can have");
-            text.parse::<HeaderValue>().map_err(|_| wrong()).and_then(|value| if text.is_ascii() { Ok(value) } else { Err(wrong()) })
+            text.parse::<HeaderValue>()
+                .map_err(|_| wrong())
+                .and_then(|value| if text.is_ascii() { Ok(value) } else { Err(wrong()) })
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_SCHEDULE, value(when)?);
@@ -61,7 +70,8 @@ impl NatsBroker {
     ) -> Result<()> {
         self.check_size(bytes.len())?;
         let _room = self.room(bytes.len(), 1).await?;
-        // The same subject replaces, so what is sent again after a lost connection does no harm.
+        // The same subject replaces and the same id is stored once, so what is sent again after a lost connection does
+        // no harm.
         let stored = self.publisher().store(subject, headers, bytes).await;
         stored.map(|_| ()).map_err(|error| full(error, lane, what))
     }
@@ -148,7 +158,9 @@ mod tests {
 
     #[test]
     fn specs_are_six_fields_or_an_interval() {
-        for (spec, every) in [("* * * * * *", None), ("@every 90s", Some(90_000)), ("@every 1h30m", Some(5_400_000)), ("@every x", None)] {
+        for (spec, every) in
+            [("* * * * * *", None), ("@every 90s", Some(90_000)), ("@every 1h30m", Some(5_400_000)), ("@every x", None)]
+        {
             assert_eq!(checked(spec).unwrap(), every, "{spec}");
         }
         for spec in ["", "soon", "* * * * *", "* * * * * * *", "@every", "@hourly", "@at 2030-01-01T00:00:00Z"] {

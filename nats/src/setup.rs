@@ -128,10 +128,10 @@ pub async fn setup_lanes(options: &NatsOptions, lanes: &[Lane]) -> Result<(), Se
     let settings = bind(&connection, &options.layout, address).await?;
     let consumers = LaneConsumers::new(options.layout.clone(), settings);
     for lane in lanes {
-        consumers.bind(&connection, lane).await.map_err(|error| SetupError::Failed {
-            what: format!("the consumers of lane {lane}"),
-            source: Box::new(error),
-        })?;
+        consumers
+            .bind(&connection, lane)
+            .await
+            .map_err(|error| SetupError::Failed { what: format!("the consumers of lane {lane}"), source: Box::new(error) })?;
     }
     connection.close().await;
     Ok(())
@@ -329,50 +329,74 @@ fn streams(layout: &Layout, settings: &FactorySettings) -> Vec<Value> {
     };
     // Only priorities that are served: a message for `<queue>.urgent` is to be refused, not to wait for ever.
     let jobs: Vec<String> = [format!("{prefix}.jobs.*")].into_iter().chain(of_lanes("jobs")).collect();
-    let later: Vec<String> =
-        [format!("{prefix}.at.>"), format!("{prefix}.cron.>")].into_iter().chain(of_lanes("fire")).collect();
+    let later: Vec<String> = [format!("{prefix}.at.>"), format!("{prefix}.cron.>")].into_iter().chain(of_lanes("fire")).collect();
     vec![
-        stream(&layout.jobs, "Work Factory: batches to run now", &jobs, json!({
-            "retention": "workqueue",
-            "discard": "new",
-            // A queue that nobody serves must not fill the factory.
-            "discard_new_per_subject": true,
-            "max_msgs_per_subject": settings.lane_messages,
-            "max_bytes": settings.jobs_bytes,
-            "allow_atomic": true,
-        })),
-        stream(&layout.later, "Work Factory: batches for later", &later, json!({
-            "retention": "workqueue",
-            // Schedules forbid DiscardNew, and with DiscardOld a limit would drop schedules: so there is none.
-            "discard": "old",
-            "max_bytes": -1,
-            "max_msgs": -1,
-            "allow_msg_schedules": true,
-            "allow_msg_ttl": true,
-        })),
-        stream(&layout.results, "Work Factory: what became of the jobs", &[format!("{prefix}.results.*.*")], json!({
-            "retention": "limits",
-            "discard": "old",
-            "max_age": nanos(settings.results_age),
-            "max_bytes": settings.results_bytes,
-            "max_msgs": settings.results_messages,
-        })),
-        stream(&layout.dead, "Work Factory: dead letters", &[format!("{prefix}.dead.*")], json!({
-            "retention": "limits",
-            "discard": "old",
-            "max_age": nanos(settings.dead_age),
-            "max_bytes": settings.dead_bytes,
-        })),
-        stream(&layout.state_stream, "Work Factory: keyed records", &[format!("$KV.{}.>", layout.state)], json!({
-            "retention": "limits",
-            "discard": "new",
-            "max_msgs_per_subject": 1,
-            "max_bytes": settings.state_bytes,
-            "allow_rollup_hdrs": true,
-            "deny_delete": true,
-            "allow_msg_ttl": true,
-            // So that who watches a record hears that its time is over.
-            "subject_delete_marker_ttl": 1_000_000_000_u64,
-        })),
+        stream(
+            &layout.jobs,
+            "Work Factory: batches to run now",
+            &jobs,
+            json!({
+                "retention": "workqueue",
+                "discard": "new",
+                // A queue that nobody serves must not fill the factory.
+                "discard_new_per_subject": true,
+                "max_msgs_per_subject": settings.lane_messages,
+                "max_bytes": settings.jobs_bytes,
+                "allow_atomic": true,
+            }),
+        ),
+        stream(
+            &layout.later,
+            "Work Factory: batches for later",
+            &later,
+            json!({
+                "retention": "workqueue",
+                // Schedules forbid DiscardNew, and with DiscardOld a limit would drop schedules: so there is none.
+                "discard": "old",
+                "max_bytes": -1,
+                "max_msgs": -1,
+                "allow_msg_schedules": true,
+                "allow_msg_ttl": true,
+            }),
+        ),
+        stream(
+            &layout.results,
+            "Work Factory: what became of the jobs",
+            &[format!("{prefix}.results.*.*")],
+            json!({
+                "retention": "limits",
+                "discard": "old",
+                "max_age": nanos(settings.results_age),
+                "max_bytes": settings.results_bytes,
+                "max_msgs": settings.results_messages,
+            }),
+        ),
+        stream(
+            &layout.dead,
+            "Work Factory: dead letters",
+            &[format!("{prefix}.dead.*")],
+            json!({
+                "retention": "limits",
+                "discard": "old",
+                "max_age": nanos(settings.dead_age),
+                "max_bytes": settings.dead_bytes,
+            }),
+        ),
+        stream(
+            &layout.state_stream,
+            "Work Factory: keyed records",
+            &[format!("$KV.{}.>", layout.state)],
+            json!({
+                "retention": "limits",
+                "discard": "new",
+                "max_msgs_per_subject": 1,
+                "max_bytes": settings.state_bytes,
+                "allow_rollup_hdrs": true,
+                "deny_delete": true,
+                "allow_msg_ttl": true,
+                // So that who watches a record hears that its time is over.
+                "subject_delete_marker_ttl": 1_000_000_000_u64,
+            }),
+        ),
     ]
 }

@@ -97,6 +97,11 @@ impl Flow {
         Some(ask)
     }
 
+    /// Counts `messages` as asked for by `leg`, whatever credit there is.
+    pub(crate) fn ask_beyond(&self, leg: usize, messages: usize) {
+        self.state.lock().legs[leg].asked += messages;
+    }
+
     /// A delivery has come to `leg`.
     pub(crate) fn arrived(&self, leg: usize, delivery: Delivery) {
         let mut state = self.state.lock();

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use clap::CommandFactory;
 use tokio_util::sync::CancellationToken;
 use wf_broker::{Broker, BrokerError};
-use wf_nats::ConnectError;
 use wf_schema::config::{Config, ConfigError, Loaded, Loader, ProfileSetting};
 
 use crate::cli::{Cli, Command, Global, Output};

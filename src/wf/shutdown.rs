@@ -14,7 +14,8 @@ pub(crate) fn token() -> std::io::Result<CancellationToken> {
     let stop = token.clone();
     tokio::spawn(async move {
         let name = either(&mut terminate, &mut interrupt).await;
-        tracing::info!("{name}: draining; once more to stop at once");
+        // A warning, so that commands that say little else tell it to whoever waits for them to end.
+        tracing::warn!("{name}: draining; once more to stop at once");
         stop.cancel();
         let name = either(&mut terminate, &mut interrupt).await;
         tracing::warn!("{name} again: stopping at once");

@@ -15,7 +15,7 @@ async fn what_cannot_be_is_refused_with_key_value_limit_and_origin() {
     let stage = Stage::new();
     let key_and_origin = ["`batch.linger` = `5 min`", "out of range", "0 s to 1 s", "WF_BATCH_LINGER"];
     run_with(&stage, &[("WF_BATCH_LINGER", "5min")], "config check").await.expect(2).says(&key_and_origin);
-    stage.run("config check --batch-jobs 0").await.expect(2).says(&["`batch.jobs` = `0`", "1 to 65536", "--batch-jobs"]);
+    stage.run("config check --batch-jobs 0").await.expect(2).says(&["`batch.jobs` = `0`", "1 to 65536", "command line"]);
     stage.run("config check --batch-linger 5").await.expect(2).says(&["`batch.linger` = `5`", "expected"]);
     // Every command refuses, before it does anything.
     for command in ["run jobs.ndjson", "serve", "ingest", "executor", "enqueue jobs.ndjson", "broker setup"] {

@@ -129,6 +129,25 @@ pub async fn a_key_can_be_used_again(rig: &dyn Rig) {
     assert_eq!(taker.take().await.bytes, "first");
 }
 
+/// What is scheduled again just as it was changes nothing, also when it has fired.
+pub async fn a_repetition_does_not_fire_again(rig: &dyn Rig) {
+    let broker = rig.open().await;
+    let lane = lane();
+    let (repeated, marker) = (key("at"), key("at"));
+    let mut taker = Taker::open(&broker, &lane).await;
+    let due = now();
+    publish_at(&broker, &lane, &repeated, due, "once").await;
+    let first = taker.take().await;
+    assert_eq!(first.bytes, "once");
+    first.lease.ack();
+    publish_at(&broker, &lane, &repeated, due, "once").await;
+    publish_at(&broker, &lane, &marker, due, "marker").await;
+    let delivery = taker.take().await;
+    assert_eq!(delivery.bytes, "marker");
+    delivery.lease.ack();
+    taker.nothing(A_TICK).await;
+}
+
 /// What was cancelled does not come; there being nothing to cancel is success; what has fired stays.
 pub async fn what_was_cancelled_does_not_come(rig: &dyn Rig) {
     let broker = rig.open().await;

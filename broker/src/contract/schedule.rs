@@ -39,6 +39,10 @@ pub trait Schedule: Send + Sync + 'static {
     /// together with others after an outage. Durable when the future is done. Delays below a second are the
     /// caller's to wait out.
     ///
+    /// One with the key, the due time and the bytes of an earlier one, within the window in which ids are remembered,
+    /// is taken for a repetition: it changes nothing, also when the earlier one has fired. Who repeats what it may
+    /// have done before a crash does not make a job run twice.
+    ///
     /// # Errors
     /// `Full`, `TooLarge` and `Retryable` as for a publish.
     fn publish_at(&self, scheduled: Scheduled) -> BoxFuture<'_, ()>;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use wf_schema::{Lane, Millis};
 
 use super::keys;
@@ -11,7 +12,7 @@ use super::message::{self, Header};
 use super::publish::check_size;
 use super::store::{KeyRange, Space, Store, StoreResult, each_key};
 use super::writer::{Round, Writer};
-use super::{Embedded, OpenCause};
+use super::{Embedded, OpenCause, recent};
 use crate::{BoxFuture, Cron, Key, Result, Schedule, Scheduled};
 
 /// What is scheduled, by key and by due time; the messages themselves are in the store.
@@ -63,9 +64,16 @@ impl Schedule for Embedded {
             let size = check_size(scheduled.bytes.len(), self.core.options.max_message)?;
             // It is kept as the message that it becomes.
             let value = message::value(&Header { id: scheduled.key.as_str(), fired: None }, &scheduled.bytes);
-            let Scheduled { lane, key, due, .. } = scheduled;
-            let store =
-                move |writer: &mut Writer, round: &mut Round| writer.publish_at(round, key, Due { due, size, lane }, value);
+            let Scheduled { lane, key, due, bytes } = scheduled;
+            let repeated = recent::hash("at", &format!("{key} {due} {:?}", Sha256::digest(&bytes)));
+            let store = move |writer: &mut Writer, round: &mut Round| {
+                if writer.recent.contains(round, repeated) {
+                    return Ok(());
+                }
+                writer.publish_at(round, key, Due { due, size, lane }, value)?;
+                writer.recent.remember(round, repeated);
+                Ok(())
+            };
             self.core.ask("schedule the message", size as usize, store).await
         })
     }

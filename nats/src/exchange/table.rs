@@ -201,7 +201,8 @@ impl Table {
                 }
                 // On a link that stayed up every settlement is answered. After a restart the server may ignore one, for it
                 // has forgotten the delivery that it is about; once it has delivered it anew, it will answer.
-                let after = if again || precaution { FIRST_REPETITION * 2_u32.pow(repetitions.min(10)) } else { self.resend_after };
+                let after =
+                    if again || precaution { FIRST_REPETITION * 2_u32.pow(repetitions.min(10)) } else { self.resend_after };
                 self.again_at(id, Some(now + jittered(after.min(self.resend_after))));
             }
             return Some(next);
@@ -283,6 +284,21 @@ impl Table {
     /// Whether the last that was heard of `id` is that nobody was there to answer.
     pub(super) fn nobody_was_there(&self, id: u64) -> bool {
         self.pending.get(&id).is_some_and(|pending| pending.bounced > 0)
+    }
+
+    /// How many settlements, sent to a subject that has `part` in it, have stayed unanswered on a link that is up.
+    /// They are sent again soon.
+    pub(super) fn ignored(&mut self, part: &str) -> usize {
+        let ignored = |pending: &Pending| pending.repetitions >= 2 && pending.last.subject.contains(part);
+        let ids = self.settles.iter().copied().filter(|id| self.pending.get(id).is_some_and(ignored));
+        let ids: Vec<u64> = ids.collect();
+        let soon = Instant::now() + FIRST_REPETITION;
+        for &id in &ids {
+            if self.pending.get(&id).and_then(|pending| pending.again_at).is_some_and(|at| at > soon) {
+                self.again_at(id, Some(soon));
+            }
+        }
+        ids.len()
     }
 
     pub(super) fn unsettled(&self) -> usize {
@@ -408,6 +424,9 @@ mod tests {
         assert!(matches!(nobody_answer.try_recv().unwrap(), Err(Unanswered::NobodyThere)));
         table.close();
         assert!(matches!(other_answer.try_recv().unwrap(), Err(Unanswered::Closed)));
-        assert!(matches!(table.add(Pending::new(Vec::new(), part("d"), NobodyThere::Fail, Answer::None)), Err(Unanswered::Closed)));
+        assert!(matches!(
+            table.add(Pending::new(Vec::new(), part("d"), NobodyThere::Fail, Answer::None)),
+            Err(Unanswered::Closed)
+        ));
     }
 }
