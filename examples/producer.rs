@@ -1,4 +1,5 @@
 //! Enqueues typed jobs and waits for one of them: `cargo run --example producer -- nats://127.0.0.1:4222`.
+#![allow(clippy::print_stdout)]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! An executor with a handler of its own: `cargo run --example worker -- nats://127.0.0.1:4222`.
+#![allow(clippy::print_stdout)]
 
 use serde::{Deserialize, Serialize};
 use work_factory::{Factory, JobContext, JobFailure, Registry};

@@ -1,5 +1,6 @@
 //! Coming to an end: what the parts of a node are told, and what is told of it afterwards.
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -47,4 +48,15 @@ pub struct DrainReport {
     pub confirmed: bool,
     /// How long it took.
     pub took: Duration,
+}
+
+impl fmt::Display for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { finished, released, abandoned, confirmed, took } = self;
+        write!(f, "drained in {:.1} s: {finished} batches finished, {released} given back", took.as_secs_f64())?;
+        if *abandoned > 0 {
+            write!(f, ", {abandoned} left to their lease")?;
+        }
+        if *confirmed { Ok(()) } else { write!(f, "; not all of it is confirmed by the broker") }
+    }
 }

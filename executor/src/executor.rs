@@ -98,7 +98,10 @@ impl Executor {
         node.runs.close();
         let mut abandoned = 0;
         if timeout_at(deadline, node.runs.wait()).await.is_err() {
-            tracing::info!(batches = node.runs.len(), "the deadline has passed: what is done is settled, the rest given back");
+            let batches = node.runs.len();
+            if batches > 0 {
+                tracing::info!(batches, "the deadline has passed: what is done is settled, the rest given back");
+            }
             node.phases.overtime.cancel();
             if timeout(GRACE, node.runs.wait()).await.is_err() {
                 abandoned = node.runs.len() as u64;

@@ -11,6 +11,7 @@ mod problem;
 mod server;
 mod splitter;
 mod status;
+mod unread;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
@@ -80,6 +82,7 @@ fn router(state: HttpState) -> Router {
         .fallback(async |uri: Uri| unknown_path(&uri))
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(unread::see_to_it))
         .with_state(state)
 }
 

@@ -63,15 +63,10 @@ impl Consume for NatsBroker {
     }
 }
 
-/// The delivery that `message` is, or the message if it is none.
-pub(crate) fn delivery(
-    layout: &Layout,
-    lane: &Lane,
-    connection: &Arc<Connection>,
-    message: Message,
-) -> Result<Delivery, Message> {
-    let Some(reply) = message.reply.clone() else { return Err(message) };
-    let Some(origin) = Origin::of(&reply) else { return Err(message) };
+/// The delivery that `message` is, if it is one.
+pub(crate) fn delivery(layout: &Layout, lane: &Lane, connection: &Arc<Connection>, message: Message) -> Option<Delivery> {
+    let reply = message.reply.clone()?;
+    let origin = Origin::of(&reply)?;
     let fired = message.headers.as_ref().and_then(|headers| {
         let key = layout.cron_key(headers.get(header::NATS_SCHEDULER)?.as_str())?;
         let next = headers.get(header::NATS_SCHEDULE_NEXT).and_then(|next| Some(millis(next.as_str())? / 1_000 * 1_000));
@@ -92,7 +87,7 @@ pub(crate) fn delivery(
             BatchId::derived(origin.stored_at(), &[stream, &sequence, &stored, id])
         }
     };
-    Ok(Delivery {
+    Some(Delivery {
         lane: lane.clone(),
         bytes: message.payload,
         run: RunId::new(if origin.later { 'l' } else { 'j' }, origin.sequence),

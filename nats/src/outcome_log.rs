@@ -1,9 +1,12 @@
 //! The log of what became of each run: a subject a run, appended by compare-and-set on its last message.
 
+use std::time::Duration;
+
 use async_nats::{HeaderMap, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::watch;
+use tokio_util::time::DelayQueue;
 use wf_broker::{BoxFuture, BrokerError, Hint, LoggedRecord, OutcomeLog, Result, Version};
 use wf_schema::{BatchId, RunId};
 
@@ -17,6 +20,13 @@ const PAGE: usize = 1_000;
 
 /// Bytes of one request: what is held in memory at a time, and what the server writes at once.
 const PAGE_BYTES: usize = 8 << 20;
+
+/// The server hands a record to those who listen before it has stored it, and a read in between does not see it. So
+/// each hint is given again after these times.
+const AGAIN: [Duration; 3] = [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(2)];
+
+/// Hints that may wait to be given again; whoever follows so many batches also looks by itself.
+const MAX_AGAIN: usize = 65_536;
 
 const APPEND: &str = "append to the outcome log";
 const READ: &str = "read the outcome log";
@@ -58,7 +68,7 @@ impl NatsBroker {
         // Only then does the server know of the subscription.
         self.round_trip(connection).await?;
         let generation = link.borrow().generation;
-        Ok(Box::new(LogHints { layout: self.layout.clone(), changes, link, generation }))
+        Ok(Box::new(LogHints { layout: self.layout.clone(), changes, again: DelayQueue::new(), link, generation }))
     }
 }
 
@@ -84,8 +94,19 @@ impl OutcomeLog for NatsBroker {
 struct LogHints {
     layout: Layout,
     changes: Subscriber,
+    /// Hints to be given again.
+    again: DelayQueue<BatchId>,
     link: watch::Receiver<LinkState>,
     generation: u64,
+}
+
+impl LogHints {
+    /// Sees to it that whoever looked too early looks again.
+    fn repeat(&mut self, batch: BatchId) {
+        if self.again.len() < MAX_AGAIN {
+            AGAIN.into_iter().for_each(|after| drop(self.again.insert(batch, after)));
+        }
+    }
 }
 
 impl Hint for LogHints {
@@ -104,11 +125,13 @@ impl Hint for LogHints {
                     change = self.changes.next() => match change {
                         Some(change) => {
                             if let Some((batch, _)) = self.layout.log_of(&change.subject) {
+                                self.repeat(batch);
                                 return Ok(Some(batch));
                             }
                         }
                         None => return Err(BrokerError::fatal(WATCH, Unanswered::Closed)),
                     },
+                    Some(batch) = self.again.next(), if !self.again.is_empty() => return Ok(Some(batch.into_inner())),
                     _ = self.link.changed() => {}
                 }
             }

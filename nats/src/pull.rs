@@ -218,32 +218,32 @@ impl Leg {
     /// Takes what has come: a delivery, or word of a pull.
     fn take(&self, pulls: &mut Pulls, message: Message) {
         pulls.last_heard = Instant::now();
+        if message.status.is_some() {
+            return self.heard(pulls, &message);
+        }
         let origin = message.reply.as_deref().and_then(Origin::of);
-        match self.owned(message, pulls.counts_since) {
+        let Some(delivery) = self.owned(message, pulls.counts_since) else { return };
+        if delivery.delivered > 1 && origin.is_some_and(|origin| self.connection.acked.knows(origin)) {
             // The server has forgotten that it was acknowledged here.
-            Ok(delivery) if delivery.delivered > 1 && origin.is_some_and(|origin| self.connection.acked.knows(origin)) => {
-                delivery.lease.ack();
-                self.flow.ended(self.number, 1, false);
-            }
-            Ok(delivery) => {
-                pulls.lately.0 += 1;
-                self.flow.arrived(self.number, delivery);
-            }
-            Err(message) => self.heard(pulls, &message),
+            delivery.lease.ack();
+            self.flow.ended(self.number, 1, false);
+        } else {
+            pulls.lately.0 += 1;
+            self.flow.arrived(self.number, delivery);
         }
     }
 
-    /// The delivery that `message` is, or itself if it is none.
-    fn owned(&self, message: Message, counts_since: Millis) -> Result<Delivery, Message> {
+    /// The delivery that `message` is, if it is one.
+    fn owned(&self, message: Message, counts_since: Millis) -> Option<Delivery> {
         if message.status.is_some() {
-            return Err(message);
+            return None;
         }
         self.connection.counters.delivered.add(1);
         let mut delivery = delivery(&self.layout, &self.lane, &self.connection, message)?;
         if delivery.stored_at <= counts_since {
             delivery.delivered = delivery.delivered.max(2);
         }
-        Ok(delivery)
+        Some(delivery)
     }
 
     fn heard(&self, pulls: &mut Pulls, message: &Message) {
@@ -295,23 +295,24 @@ impl Leg {
         // What the server has sent until now comes before its answer to this. In a busy flow that is much, and
         // waiting for it spares those messages from waiting for the end of their lease. In a quiet one it is nothing,
         // and a message that came meanwhile would only be delivered once more than it need be.
-        let busy = pulls.lately.0 + pulls.lately.1 > QUIET;
-        let answered = tokio::time::timeout(LAST_WAIT, round_trip(&self.connection, &self.layout));
-        tokio::pin!(answered);
-        while busy {
-            tokio::select! {
-                biased;
-                message = pulls.answers.next() => match message {
-                    Some(message) => late.extend(self.owned(message, since).ok()),
-                    None => break,
-                },
-                _ = &mut answered => break,
+        if pulls.lately.0 + pulls.lately.1 > QUIET {
+            let answered = tokio::time::timeout(LAST_WAIT, round_trip(&self.connection, &self.layout));
+            tokio::pin!(answered);
+            loop {
+                tokio::select! {
+                    biased;
+                    message = pulls.answers.next() => match message {
+                        Some(message) => late.extend(self.owned(message, since)),
+                        None => break,
+                    },
+                    _ = &mut answered => break,
+                }
             }
         }
         // Before the release: what is released could come right back.
         pulls.answers.unsubscribe().await.ok();
         while let Some(message) = pulls.answers.next().await {
-            late.extend(self.owned(message, since).ok());
+            late.extend(self.owned(message, since));
         }
         self.release_untaken(late);
     }

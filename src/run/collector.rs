@@ -137,7 +137,14 @@ impl Collector {
                     None => more = false,
                 },
                 hint = hints.changed() => match hint? {
-                    Some(id) => self.look(id),
+                    Some(id) => {
+                        // A segment is announced before it is published, so the announcement is there already, if this
+                        // is about one of its batches; only who is served first is left to chance.
+                        while let Ok(segment) = expected.try_recv() {
+                            self.expect(segment).await;
+                        }
+                        self.look(id);
+                    }
                     None => self.look_around(),
                 },
                 _ = around.tick() => self.look_around(),

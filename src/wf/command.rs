@@ -56,7 +56,10 @@ fn prepared(global: &Global, command: Command) -> Result<Exit, Failure> {
     let outcome = runtime.block_on(async {
         let stop = shutdown::token().map_err(|error| Failure::failed(error, Exit::Failed))?;
         let session = Session { output: global.output, quiet: global.quiet, loader, loaded, stop };
-        match command {
+        // A service that is told to stop while it still connects has done as it was told.
+        let service = matches!(command, Command::Serve | Command::Ingest | Command::Executor);
+        let stop = session.stop.clone();
+        let outcome = match command {
             Command::Run(args) => Box::pin(run::run(session, args)).await,
             Command::Serve => Box::pin(serve::serve(session)).await,
             Command::Ingest => Box::pin(ingest::ingest(session)).await,
@@ -64,6 +67,10 @@ fn prepared(global: &Global, command: Command) -> Result<Exit, Failure> {
             Command::Enqueue(args) => Box::pin(enqueue::enqueue(session, args)).await,
             Command::Broker { command } => Box::pin(broker::broker(session, command)).await,
             Command::Config { .. } | Command::Completions { .. } | Command::Version => Ok(Exit::Done),
+        };
+        match outcome {
+            Err(Failure { error, .. }) if service && stop.is_cancelled() && error.is::<Interrupted>() => Ok(Exit::Done),
+            outcome => outcome,
         }
     });
     // Threads that read standard input or write results may be stuck in the kernel; nothing waits for them.
@@ -113,10 +120,15 @@ impl Session {
     async fn connect_once(&self, layout: Layout) -> Result<Arc<dyn Broker>, Failure> {
         match self.stop.run_until_cancelled(Box::pin(connect(self.config(), layout))).await {
             Some(connected) => Ok(connected?),
-            None => Err(Failure::usage("interrupted", Exit::Failed)),
+            None => Err(Failure::failed(Interrupted, Exit::Failed)),
         }
     }
 }
+
+/// Somebody asked the process to stop before it had begun.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interrupted;
 
 /// How a command failed, and what its exit code says of it.
 struct Failure {

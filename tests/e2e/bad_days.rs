@@ -333,3 +333,28 @@ async fn results_that_cannot_be_written_are_said() {
     assert_eq!(ended.summary()["jobs"], 1_000);
     assert_eq!(Outcomes::in_file(&stage.path("out.ndjson")).len(), 1_000);
 }
+
+/// The disk of the embedded broker takes no more: the run ends and says why, and goes on when there is room.
+#[tokio::test]
+#[ignore = "mounts a small file system, which not everybody may"]
+async fn a_full_disk_ends_a_run_that_can_be_resumed() {
+    const JOBS: u64 = 20_000;
+    let stage = Stage::new();
+    let line = |n: u64| format!("{{\"kind\":\"echo\",\"args\":\"{}\"}}\n", noise(n, 10_000));
+    stage.file("jobs.ndjson", (0..JOBS).map(line).collect::<String>());
+    let mut command = stage.command("unshare");
+    // The mount is there for this one process, and what it has written is copied out of it at the end.
+    let run = format!("{} run jobs.ndjson --broker embedded:small/store --results out.ndjson", env!("CARGO_BIN_EXE_wf"));
+    let script = format!(
+        "mkdir small; mount -t tmpfs -o size=100m small small; code=0; {run} || code=$?; cp -r small/store store; exit $code"
+    );
+    command.args(["--user", "--map-root-user", "--mount", "bash", "-c", &script]);
+    let ended = stage.started_as("run on a full disk", command).wait().await.expect(1);
+    ended.says(&["No space left"]);
+
+    let line = "run jobs.ndjson --broker embedded:store --results out.ndjson --resume -o json";
+    let ended = stage.run(line).await.expect(0);
+    assert_eq!(ended.summary()["completed"], JOBS);
+    let expected = (0..JOBS).map(|n| (format!("echo default completed 1 \"{}\"", noise(n, 10_000)), 1)).collect();
+    Outcomes::in_file(&stage.path("out.ndjson")).assert_are(&expected);
+}

@@ -3,6 +3,7 @@
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
+use wf_nats::testing::{ServerOptions, TestServer};
 
 use crate::support::{JSON, NDJSON, Process, Stage, Web, echoes};
 
@@ -172,7 +173,13 @@ async fn the_old_api_still_works() {
 async fn what_is_no_request_is_a_problem() {
     let Served { web, mut process, stage: _stage } = served("--ingest-body-limit 64KiB --ingest-args-limit 1KiB").await;
     let large = format!("{{\"kind\":\"echo\",\"args\":\"{}\"}}\n", "x".repeat(900));
-    web.post("/v1/jobs/batch", &[NDJSON], large.repeat(100)).await;
+    web.post("/v1/jobs/batch", &[NDJSON], large.repeat(100)).await.problem(413, &["65536"]);
+    // Of a body that does not say how large it is, what came before the limit is taken, and it is said where it ended.
+    let pieces = futures::stream::iter((0..100).map(move |_| Ok::<_, std::io::Error>(large.clone())));
+    let reply = web.post("/v1/jobs/batch", &[NDJSON], reqwest::Body::wrap_stream(pieces)).await.expect(202).json();
+    assert_eq!(reply["stopped"]["status"], 413, "{reply}");
+    let accepted = reply["accepted"].as_u64().unwrap();
+    assert!((1..100).contains(&accepted), "{reply}");
     let body = "x".repeat(100_000);
     web.post("/v1/jobs", &[JSON], body.clone()).await.problem(413, &[]);
     web.post("/v1/jobs/batch", &[JSON], format!("[\"{body}\"]")).await.problem(413, &[]);
@@ -235,6 +242,35 @@ async fn what_was_taken_runs_after_a_crash() {
     let ids = ids(&bulk);
     assert_eq!(ids.len(), 5_000);
     assert_ran(&web, &[&ids[..3], &ids[4_997..]].concat()).await;
+    process.signal("TERM");
+    process.wait().await.expect(0);
+}
+
+#[tokio::test]
+async fn a_large_body_passes_in_flat_memory() {
+    const JOBS: u64 = 100_000;
+    let Served { web, process, stage: _stage } = served("").await;
+    // 100 MB, and as much again as results if they were kept.
+    let job = format!("{{\"kind\":\"echo\",\"args\":\"{}\"}}\n", "x".repeat(1_000));
+    let pieces = futures::stream::iter((0..JOBS / 100).map(move |_| Ok::<_, std::io::Error>(job.repeat(100))));
+    let reply = web.post("/v1/jobs/batch", &[NDJSON], reqwest::Body::wrap_stream(pieces)).await.expect(202).json();
+    assert_eq!((&reply["accepted"], &reply["rejected"]), (&json!(JOBS), &json!(0)));
+    let peak = process.peak_memory().unwrap();
+    eprintln!("{JOBS} jobs in one body: {} MiB at most", peak >> 20);
+    assert!(peak < 160 << 20, "{} MiB", peak >> 20);
+}
+
+#[tokio::test]
+async fn serve_over_jetstream() {
+    let server = TestServer::start(ServerOptions::new());
+    let Served { web, mut process, stage: _stage } = served(&format!("--broker {}", server.url())).await;
+    let reply = web.post("/v1/jobs/batch", &[NDJSON], numbers(0..1_000)).await.expect(202).json();
+    assert_ran(&web, &ids(&reply)[990..]).await;
+    let key = ("idempotency-key", "once");
+    let first = web.post("/v1/jobs/batch", &[NDJSON, key], numbers(0..10)).await.expect(202).json();
+    let again = web.post("/v1/jobs/batch", &[NDJSON, key], numbers(0..10)).await.expect(202).json();
+    assert_eq!(first["ids"], again["ids"]);
+    assert_ran(&web, &ids(&first)).await;
     process.signal("TERM");
     process.wait().await.expect(0);
 }

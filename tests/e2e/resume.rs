@@ -10,13 +10,13 @@ use crate::support::{Outcomes, Process, Stage, echoes, line_count, sleeps, until
 /// Jobs that say their numbers, and enough slow ones behind them that a run is not over before it is killed.
 fn jobs(count: u64) -> String {
     let third = count / 3;
-    let slow = sleeps(100, 150, "");
+    let slow = sleeps(60, 150, "");
     [echoes(0..third, ""), slow.clone(), echoes(third..2 * third, ""), slow.clone(), echoes(2 * third..count, ""), slow].concat()
 }
 
 fn expected(count: u64) -> BTreeMap<String, u64> {
     let numbers = (0..count).map(|n| (format!("echo default completed 1 {{\"n\":{n}}}"), 1));
-    numbers.chain([("sleep default completed 1 null".to_owned(), 300)]).collect()
+    numbers.chain([("sleep default completed 1 null".to_owned(), 180)]).collect()
 }
 
 async fn killed_when(mut process: Process, stage: &Stage, lines: usize) {
@@ -55,8 +55,8 @@ async fn killed_and_resumed(broker: &str) {
     ]);
     let ended = stage.run(&format!("run jobs.ndjson {flags} --resume")).await.expect(0);
     Outcomes::in_file(&out).assert_are(&expected(JOBS));
-    assert_eq!(ended.summary()["jobs"], JOBS + 300);
-    assert_eq!(ended.summary()["completed"], JOBS + 300);
+    assert_eq!(ended.summary()["jobs"], JOBS + 180);
+    assert_eq!(ended.summary()["completed"], JOBS + 180);
     // It is finished: there is nothing left to go on with.
     stage.run(&format!("run jobs.ndjson {flags} --resume")).await.expect(2).says(&["no unfinished run"]);
 }
@@ -80,7 +80,7 @@ async fn standard_input_is_resumed_when_it_says_the_same_again() {
     let mut process = stage.start_piped("run - --results out.ndjson -o json");
     let mut stdin = process.stdin();
     // The rest does not come before it is killed.
-    stdin.write_all(input[..input.len() / 2].as_bytes()).await.unwrap();
+    stdin.write_all(&input.as_bytes()[..input.len() / 2]).await.unwrap();
     killed_when(process, &stage, JOBS as usize / 4).await;
 
     stage.run("run - --results out.ndjson").await.expect(2).says(&["standard input did not finish"]);

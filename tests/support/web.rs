@@ -61,7 +61,7 @@ impl Web {
         let line = process.says("taking jobs on http://").await;
         let base = line.split("taking jobs on ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
         let web = Self { base, client: Client::builder().timeout(PATIENCE).build().unwrap() };
-        until("readiness", async || web.try_send(Method::GET, "/readyz", &[], "").await.filter(|r| r.status == 200)).await;
+        until("readiness", async || web.try_send(Method::GET, "/readyz", &[], "").await.ok().filter(|r| r.status == 200)).await;
         web
     }
 
@@ -73,28 +73,28 @@ impl Web {
         self.try_send(Method::POST, path, headers, body).await.unwrap()
     }
 
-    /// An answer, if anybody is there.
+    /// An answer, or why there is none.
     pub(crate) async fn try_send(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<reqwest::Body>,
-    ) -> Option<Reply> {
+    ) -> reqwest::Result<Reply> {
         let mut request = self.client.request(method, format!("{}{path}", self.base)).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = request.send().await.ok()?;
+        let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Some(Reply { status, headers, body: response.text().await.ok()? })
+        Ok(Reply { status, headers, body: response.text().await? })
     }
 
     /// Waits for the outcome of a job.
     pub(crate) async fn outcome(&self, id: &str) -> Value {
         let what = format!("an outcome of {id}");
         until(&what, async || {
-            let reply = self.try_send(Method::GET, &format!("/v1/jobs/{id}?wait=10s"), &[], "").await?;
+            let reply = self.try_send(Method::GET, &format!("/v1/jobs/{id}?wait=10s"), &[], "").await.ok()?;
             if reply.status != 200 {
                 return None;
             }

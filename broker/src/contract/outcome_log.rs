@@ -56,7 +56,8 @@ pub trait OutcomeLog: Send + Sync + 'static {
     fn watch_all(&self) -> BoxFuture<'_, Box<dyn Hint>>;
 }
 
-/// Hints that something has changed. Hints may be lost, for instance over a reconnect: also look from time to time.
+/// Hints that something has changed. A hint may come a moment before the change can be read; it is then given again.
+/// Hints may be lost, for instance over a reconnect: also look from time to time.
 pub trait Hint: Send + 'static {
     /// The next batch whose log has changed; `None` when some hints may have been lost and all should be looked at.
     /// Cancel safe.

@@ -102,14 +102,6 @@ impl BodyReader {
         }
         Ok(whole.freeze())
     }
-
-    /// Reads on for a moment and throws away what comes: a caller that is still sending when it is answered and cut
-    /// off may never see the answer.
-    pub(super) async fn run_dry(mut self) {
-        const MOMENT: Duration = Duration::from_secs(1);
-        let dry = async { while let Ok(Some(_)) = self.piece().await {} };
-        let _ = tokio::time::timeout(MOMENT, dry).await;
-    }
 }
 
 fn too_large(limit: u64) -> Problem {

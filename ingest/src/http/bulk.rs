@@ -75,10 +75,7 @@ async fn stream(state: &HttpState, shape: Shape, mut body: BodyReader, early: bo
         }
     };
     let stopped = match stopped {
-        Some(problem) => {
-            body.run_dry().await;
-            Some(problem)
-        }
+        Some(problem) => Some(problem),
         None => {
             let (block, whole) = splitter.end();
             let taken = take(&mut bulk, &block, &limits, &mut report).await;

@@ -21,9 +21,14 @@ pub(in crate::embedded) struct DiskStore {
 /// The journals may grow to this before the oldest memtables are flushed to let them go.
 const JOURNAL_BYTES: u64 = 512 << 20;
 
+/// A tree keeps this much in memory before it writes it out, and as much again while it does. What a run holds grows
+/// until its trees are at this, however many jobs it has: the less it is, the sooner memory is flat.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+
 /// Batches come compressed, so nothing is compressed again.
 fn keyspace_options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().data_block_compression_policy(CompressionPolicy::disabled()).with_kv_separation(Some(
+    let options = KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+    options.data_block_compression_policy(CompressionPolicy::disabled()).with_kv_separation(Some(
         // A queue writes each message once and soon deletes it: values apart from the tree are not rewritten by its
         // compactions, and a quarter of stale bytes is soon enough to collect a file.
         KvSeparationOptions::default()
