@@ -104,7 +104,9 @@ impl LogHints {
     /// Sees to it that whoever looked too early looks again.
     fn repeat(&mut self, batch: BatchId) {
         if self.again.len() < MAX_AGAIN {
-            AGAIN.into_iter().for_each(|after| drop(self.again.insert(batch, after)));
+            for after in AGAIN {
+                self.again.insert(batch, after);
+            }
         }
     }
 }
