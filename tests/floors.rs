@@ -174,3 +174,13 @@ fn architecture_md_speaks_of_every_crate() {
         .collect();
     assert_none("ARCHITECTURE.md speaks of every crate.", &silent);
 }
+
+#[test]
+fn architecture_md_leads_to_files_that_are_there() {
+    let root = metadata().workspace_root;
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap_or_else(|error| panic!("ARCHITECTURE.md: {error}"));
+    let code = text.split('`').skip(1).step_by(2);
+    let paths = code.filter(|code| code.contains('/') && !code.contains([' ', '{', '<', ':', '*']) && !code.starts_with('/'));
+    let lost: Vec<_> = paths.filter(|path| !root.join(path).exists()).map(|path| format!("there is no {path}")).collect();
+    assert_none("Every path in ARCHITECTURE.md exists.", &lost);
+}
