@@ -10,10 +10,12 @@ mod run;
 mod serve;
 
 use std::error::Error;
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
 use clap::CommandFactory;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use wf_broker::{Broker, BrokerError};
 use wf_schema::config::{Config, ConfigError, Loaded, Loader, ProfileSetting};
@@ -22,6 +24,7 @@ use crate::cli::{Cli, Command, Global, Output};
 use crate::exit::Exit;
 use crate::{log, shutdown};
 use work_factory::connect::{BrokerUnavailable, Layout, connect};
+use work_factory::progress::Show;
 
 /// Does what the command line says.
 pub(crate) fn main(cli: Cli) -> Exit {
@@ -115,6 +118,22 @@ impl Session {
         // The link's own settings were those of another profile.
         broker.close().await?;
         self.connect_once(layout).await
+    }
+
+    /// Whether progress is shown.
+    fn show(&self) -> Show {
+        if self.quiet || self.output == Output::Json { Show::Nothing } else { Show::Auto }
+    }
+
+    /// Says on standard error what a command came to: JSON for machines is one line, and the last.
+    fn summarize(&self, summary: &(impl Serialize + fmt::Display)) -> Result<(), Failure> {
+        let text = match self.output {
+            Output::Json => serde_json::to_string(summary).map_err(|error| Failure::failed(error, Exit::Failed))?,
+            Output::Table if self.quiet => return Ok(()),
+            Output::Table => summary.to_string(),
+        };
+        let _unheard = writeln!(std::io::stderr(), "{text}");
+        Ok(())
     }
 
     async fn connect_once(&self, layout: Layout) -> Result<Arc<dyn Broker>, Failure> {

@@ -1,6 +1,5 @@
 //! `wf enqueue`: a file of jobs into the broker, without HTTP.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +7,10 @@ use wf_schema::config::BrokerUrl;
 
 use super::run::open;
 use super::{Failure, Session};
-use crate::cli::{EnqueueArgs, Output};
+use crate::cli::EnqueueArgs;
 use crate::exit::Exit;
 use work_factory::connect::Layout;
 use work_factory::enqueue::{EnqueueOptions, enqueue as pump};
-use work_factory::progress::Show;
 use work_factory::settings;
 
 pub(super) async fn enqueue(mut session: Session, args: EnqueueArgs) -> Result<Exit, Failure> {
@@ -32,18 +30,12 @@ pub(super) async fn enqueue(mut session: Session, args: EnqueueArgs) -> Result<E
         patience: settings::PATIENCE,
         limits: settings::limits(config),
         pause: config.batch().linger.max(Duration::from_millis(1)),
-        show: if session.quiet || session.output == Output::Json { Show::Nothing } else { Show::Auto },
+        show: session.show(),
     };
     let outcome = Box::pin(pump(Arc::clone(&broker), input, options, session.stop.clone())).await;
     let closed = broker.close().await;
     let summary = outcome.map_err(|error| Failure::failed(error, Exit::Failed))?;
     closed?;
-    let text = match session.output {
-        Output::Json => serde_json::to_string(&summary).map_err(|error| Failure::failed(error, Exit::Failed))?,
-        Output::Table => summary.to_string(),
-    };
-    if !session.quiet || session.output == Output::Json {
-        let _unheard = writeln!(std::io::stderr(), "{text}");
-    }
+    session.summarize(&summary)?;
     Ok(if summary.rejected == 0 && !summary.interrupted { Exit::Done } else { Exit::Failed })
 }

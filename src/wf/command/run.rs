@@ -1,18 +1,16 @@
 //! `wf run`: a file of jobs, from its beginning to its end.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use wf_executor::{Registry, stock};
 use wf_schema::config::BrokerUrl;
 
 use super::{Failure, Session};
-use crate::cli::{Output, RunArgs};
+use crate::cli::RunArgs;
 use crate::exit::Exit;
 use work_factory::connect::{BrokerUnavailable, Layout};
 use work_factory::feed::{FeedError, Input};
-use work_factory::progress::Show;
 use work_factory::run::{self, Earlier, RunError, RunOptions};
 use work_factory::settings;
 
@@ -40,20 +38,14 @@ pub(super) async fn run(mut session: Session, args: RunArgs) -> Result<Exit, Fai
         executor: settings::executor(config, []).map_err(BrokerUnavailable::from)?,
         drain: config.executor().drain_deadline,
         limits: settings::limits(config),
-        show: if session.quiet || session.output == Output::Json { Show::Nothing } else { Show::Auto },
+        show: session.show(),
     };
     let outcome =
         Box::pin(run::run(broker.clone(), stock::register(Registry::new()), input, options, session.stop.clone())).await;
     let closed = broker.close().await;
     let summary = outcome.map_err(failure)?;
     closed?;
-    let text = match session.output {
-        Output::Json => serde_json::to_string(&summary).map_err(|error| Failure::failed(error, Exit::Failed))?,
-        Output::Table => summary.to_string(),
-    };
-    if !session.quiet || session.output == Output::Json {
-        let _unheard = writeln!(std::io::stderr(), "{text}");
-    }
+    session.summarize(&summary)?;
     Ok(if summary.discarded == 0 { Exit::Done } else { Exit::Failed })
 }
 
