@@ -23,7 +23,8 @@ async fn main() -> anyhow::Result<()> {
     let url = std::env::args().nth(1).unwrap_or_else(|| "embedded:.wf/broker".to_owned());
     let factory = Factory::connect(&url).await?;
     let executor = factory.executor(Registry::new().register("greet", greet))?;
-    tokio::signal::ctrl_c().await?;
-    println!("{}", executor.drain(std::time::Duration::from_secs(30)).await);
+    println!("running jobs; Ctrl-C drains");
+    work_factory::shutdown::token()?.cancelled().await;
+    println!("{}", executor.drain(None).await);
     Ok(factory.close().await?)
 }

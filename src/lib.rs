@@ -33,6 +33,7 @@ pub mod feed;
 pub mod progress;
 pub mod run;
 pub mod settings;
+pub mod shutdown;
 
 pub use factory::{Factory, FactoryError};
 pub use wf_broker::Broker;

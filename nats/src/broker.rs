@@ -91,7 +91,12 @@ impl NatsBroker {
         }
         match setup(&options, settings, OnDifference::Refuse).await {
             // Somebody else has set it up meanwhile, with settings of their own: those are the factory's.
-            Ok(_) | Err(SetupError::Differs(_)) => Ok(Self::connect(options).await?),
+            Ok(_) => Ok(Self::connect(options).await?),
+            Err(SetupError::Differs(differences)) => match Self::connect(options).await {
+                // What stands is only a part, and another's: who is told to set it up would only be told this.
+                Err(ConnectError::NotSetUp { .. }) => Err(SetupError::Differs(differences)),
+                done => Ok(done?),
+            },
             Err(error) => Err(error),
         }
     }

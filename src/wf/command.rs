@@ -22,9 +22,10 @@ use wf_schema::config::{Config, ConfigError, Loaded, Loader, ProfileSetting};
 
 use crate::cli::{Cli, Command, Global, Output};
 use crate::exit::Exit;
-use crate::{log, shutdown};
+use crate::log;
 use work_factory::connect::{BrokerUnavailable, Layout, connect};
 use work_factory::progress::Show;
+use work_factory::shutdown;
 
 /// Does what the command line says.
 pub(crate) fn main(cli: Cli) -> Exit {

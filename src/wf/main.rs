@@ -5,7 +5,6 @@ mod command;
 mod exit;
 mod flags;
 mod log;
-mod shutdown;
 
 use std::process::ExitCode;
 
