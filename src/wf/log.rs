@@ -17,6 +17,6 @@ pub(crate) fn start(settings: &LogSettings, level: &str) {
         LogFormat::Json => log.json().try_init(),
         _ => log.with_ansi(colours).try_init(),
     };
-    // A handler's panic becomes an outcome; it is told in the log's own form, and only at the log's level.
-    std::panic::set_hook(Box::new(|panic| tracing::warn!("{panic}")));
+    // A handler's panic becomes an outcome; what is told of it has the form of the log.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
