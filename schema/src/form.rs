@@ -180,13 +180,17 @@ fn depth(json: &[u8]) -> usize {
 /// serde_json's message, with what a newcomer needs added, and without a text of any length that it quotes.
 fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    if text.starts_with("missing field `args`") {
-        return format!("{text} (a kind that takes nothing is given {{}})");
-    }
-    match text.char_indices().nth(MAX_TEXT) {
-        // The end says where it is.
-        Some((cut, _)) => format!("{}... at line {} column {}", &text[..cut], error.line(), error.column()),
-        None => text,
+    let what = text.strip_suffix(&format!(" at line {} column {}", error.line(), error.column())).unwrap_or(&text);
+    let what = match what.char_indices().nth(MAX_TEXT) {
+        Some((cut, _)) => format!("{}...", &what[..cut]),
+        None if what == "missing field `args`" => format!("{what} (a kind that takes nothing is given {{}})"),
+        None => what.to_owned(),
+    };
+    // Most jobs are one line of many: its number is the reader's to tell, and "line 1" would only mislead.
+    match error.line() {
+        0 => what,
+        1 => format!("{what}, at column {}", error.column()),
+        line => format!("{what}, at line {line} column {}", error.column()),
     }
 }
 
@@ -266,7 +270,7 @@ mod tests {
             (long.as_str(), "args is 42 bytes long; at most 32"),
             ("", "EOF"),
             ("[]", "invalid length 0"),
-            (&format!(r#"{{"kind":"k","args":1,"{}":1}}"#, "ü".repeat(500)), "ü... at line 1 column"),
+            (&format!(r#"{{"kind":"k","args":1,"{}":1}}"#, "ü".repeat(500)), "ü..., at column"),
         ] {
             let error = parse(json).unwrap_err().to_string();
             assert!(error.contains(says), "{json}: {error}");
