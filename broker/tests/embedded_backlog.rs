@@ -1,8 +1,8 @@
 //! A backlog: many messages that wait, over a crash, in little memory and in order of arrival.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-use std::fs;
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use wf_broker::{Broker, Consume, Control, Embedded, EmbeddedOptions, Message, Publish};
@@ -10,6 +10,8 @@ use wf_schema::{Lane, Priority, Queue};
 
 const MESSAGES: usize = 100_000;
 const TOGETHER: usize = 1_000;
+const FOLDER: &str = "WF_TEST_FOLDER";
+const DONE: &str = "published";
 const LANES: [Priority; 2] = [Priority::High, Priority::Low];
 
 fn lane(priority: Priority) -> Lane {
@@ -29,32 +31,49 @@ fn place(body: &Bytes) -> usize {
     u64::from_be_bytes(place) as usize
 }
 
-/// The folder as a crash would leave it: its broker is still open.
-fn crash(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            crash(&entry.path(), &to.join(entry.file_name()));
-        } else {
-            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+/// Runs in a process of its own, which the test below starts and kills.
+#[test]
+#[ignore = "a process that another test starts and kills"]
+fn publish_the_backlog() {
+    let folder = std::env::var_os(FOLDER).expect("run by another test");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let broker = Embedded::open(folder, EmbeddedOptions::default()).unwrap();
+        for start in (0..MESSAGES).step_by(TOGETHER) {
+            let message = |place: usize| Message {
+                lane: lane(LANES[place % 2]),
+                id: format!("message-{place}").into(),
+                bytes: body(place),
+            };
+            broker.publish_all((start..start + TOGETHER).map(message).collect()).await.unwrap();
         }
-    }
+        println!("\n{DONE}");
+        std::future::pending::<()>().await;
+    });
+}
+
+/// A folder in which a process has published all, before it was killed.
+fn crashed() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "publish_the_backlog"])
+        .env(FOLDER, home.path().join("broker"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let done = lines.any(|line| line.unwrap() == DONE);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(done, "the process ended before it had published all");
+    home
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_wait_over_a_crash() {
-    let home = tempfile::tempdir().unwrap();
-    let broker = Embedded::open(home.path().join("0"), EmbeddedOptions::default()).unwrap();
-    for start in (0..MESSAGES).step_by(TOGETHER) {
-        let message =
-            |place: usize| Message { lane: lane(LANES[place % 2]), id: format!("message-{place}").into(), bytes: body(place) };
-        broker.publish_all((start..start + TOGETHER).map(message).collect()).await.unwrap();
-    }
-    crash(&home.path().join("0"), &home.path().join("1"));
-    drop(broker);
+    let home = tokio::task::spawn_blocking(crashed).await.unwrap();
+    let folder = home.path().join("broker");
 
-    let broker = Embedded::open(home.path().join("1"), EmbeddedOptions::default()).unwrap();
+    let broker = Embedded::open(&folder, EmbeddedOptions::default()).unwrap();
     for (first, priority) in LANES.into_iter().enumerate() {
         assert_eq!(broker.stats(lane(priority)).await.unwrap().pending, MESSAGES as u64 / 2);
         let mut source = broker.lane(lane(priority)).await.unwrap();
@@ -71,7 +90,7 @@ async fn a_hundred_thousand_wait_over_a_crash() {
     broker.close().await.unwrap();
     drop(broker);
 
-    let broker = Embedded::open(home.path().join("1"), EmbeddedOptions::default()).unwrap();
+    let broker = Embedded::open(&folder, EmbeddedOptions::default()).unwrap();
     for priority in LANES {
         assert_eq!(broker.stats(lane(priority)).await.unwrap(), wf_broker::LaneStats::default());
     }
