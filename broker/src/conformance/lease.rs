@@ -93,7 +93,8 @@ pub async fn what_was_released_comes_again(rig: &dyn Rig) {
     within("settled", broker.settled()).await.unwrap();
     let again = taker.take_many(50).await;
     assert_eq!(contents(&again), texts(50));
-    assert!(again.iter().all(|delivery| delivery.delivered == 2));
+    // More than two where the dropped source, which still had credit at the broker, was given one again and passed it on.
+    assert!(again.iter().all(|delivery| delivery.delivered >= 2));
 }
 
 /// What was released with a delay does not come before, also when the delay is longer than the lease; others of its
