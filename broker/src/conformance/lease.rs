@@ -93,7 +93,7 @@ pub async fn what_was_released_comes_again(rig: &dyn Rig) {
     within("settled", broker.settled()).await.unwrap();
     let again = taker.take_many(50).await;
     assert_eq!(contents(&again), texts(50));
-    // More than two where the dropped source, which still had credit at the broker, was given one again and passed it on.
+    // Two, or more: JetStream was once seen to count more here, perhaps through the dropped source, which still had credit.
     assert!(again.iter().all(|delivery| delivery.delivered >= 2));
 }
 
