@@ -86,6 +86,8 @@ fn what_belongs_to_one_crate_is_used_by_no_other() {
         for package in metadata.workspace_packages() {
             let uses = package.dependencies.iter().any(|dependency| dependency.name == outside);
             match (uses, *package.name == owner) {
+                // What ours is measured against is the bare library itself.
+                (true, false) if *package.name == "wf-bench" => {}
                 (true, false) => broken.push(format!("{} depends on {outside}: only {owner} may, for {why}", package.name)),
                 (false, true) => broken.push(format!("{owner} no longer depends on {outside}: take it out of OWNED")),
                 _ => {}

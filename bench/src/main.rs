@@ -1,0 +1,3 @@
+//! End-to-end benchmarks: `cargo run --release -p wf-bench -- NAME`.
+
+fn main() {}
