@@ -1,0 +1,59 @@
+//! `sweep`: what distance costs.
+
+use std::time::Duration;
+
+use wf_schema::config::Profile;
+
+use crate::cli::Options;
+use crate::plot::{self, Line};
+use crate::report::{Goal, Report};
+use crate::rounds::{Sample, Side, measure};
+use crate::work;
+use crate::yard::Yard;
+
+/// The round-trip times, in milliseconds.
+pub(crate) const RTTS: [u64; 6] = [0, 1, 10, 50, 100, 200];
+
+pub(crate) async fn sweep(options: &Options) -> anyhow::Result<()> {
+    let mut report =
+        Report::new("sweep", "end-to-end jobs/s over the round-trip time, ingest and executors both far from the broker");
+    let jobs: u64 = options.sized(6_000_000, 20_000);
+    let rtts: &[u64] = options.sized(&RTTS, &[0, 10]);
+    report.setting("jobs", jobs);
+    report.setting("job", "math_add of two numbers, JSON args, typed handler");
+    report.setting("broker", "nats-server, its default sync, behind the link at every distance");
+    // A server for each distance, so that links do not share it.
+    let yards: Vec<(u64, Yard)> = rtts.iter().map(|rtt| (*rtt, Yard::at(Duration::from_millis(*rtt)))).collect();
+    let sides = Profile::ALL.into_iter().flat_map(|profile| yards.iter().map(move |(rtt, yard)| (profile, *rtt, yard)));
+    let sides = sides.map(|(profile, rtt, yard)| {
+        Side::new(name(profile, rtt), move || async move {
+            // Producers and executors on their own connections, as two machines would.
+            let (near, far) = (yard.factory(profile.as_str(), &[]).await?, yard.factory(profile.as_str(), &[]).await?);
+            let took = work::end_to_end(&near, &far, jobs, work::job).await?;
+            near.close().await?;
+            far.close().await?;
+            Ok(Sample::rate(jobs, took))
+        })
+    });
+    measure(&mut report, options, 3, sides.collect()).await?;
+    for profile in Profile::ALL {
+        let goal = (profile == Profile::Wan).then_some(Goal::AtLeast(0.95));
+        for rtt in rtts.iter().skip(1) {
+            let goal = goal.filter(|_| *rtt == 100);
+            report.ratio(format!("{profile}: at {rtt} ms to at 0 ms"), "rate", &name(profile, *rtt), &name(profile, 0), goal);
+        }
+    }
+    if let Some(path) = &options.svg {
+        let line = |profile: Profile| {
+            let points = rtts.iter().filter_map(|rtt| Some((*rtt as f64, report.figure(&name(profile, *rtt), "rate")?.median)));
+            Line { name: profile.to_string(), points: points.collect() }
+        };
+        let lines: Vec<Line> = Profile::ALL.into_iter().map(line).collect();
+        plot::draw(path, "Jobs per second over the round-trip time, by profile", "round trip, ms", "jobs/s", &lines)?;
+    }
+    report.finish(options.json.as_deref())
+}
+
+fn name(profile: Profile, rtt: u64) -> String {
+    format!("{profile} at {rtt} ms")
+}
