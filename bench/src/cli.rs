@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::link::LinkArgs;
+use crate::node::NodeArgs;
+
 /// End-to-end benchmarks of Work Factory.
 ///
 /// Every benchmark starts what it needs (nats-server, links, processes), checks that each job was done, and prints a
@@ -19,6 +22,17 @@ pub(crate) struct Cli {
 pub(crate) enum Bench {
     /// Jobs per second over the round-trip time, by profile, with ingest and executors far from the broker.
     Sweep(Options),
+    /// The pipeline beside a bare loop on the same client, synced and not, and with outcomes stored.
+    Ceiling(Options),
+    /// Jobs that take their time, on four executor processes.
+    Slow(Options),
+    /// Memory of each process while ten million jobs pile up and are drained.
+    Backlog(Options),
+    /// The link emulator alone: measured, or as a relay to what you like.
+    Link(LinkArgs),
+    /// A process of a benchmark.
+    #[command(hide = true)]
+    Node(NodeArgs),
 }
 
 /// What all benchmarks understand.

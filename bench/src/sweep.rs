@@ -5,7 +5,7 @@ use std::time::Duration;
 use wf_schema::config::Profile;
 
 use crate::cli::Options;
-use crate::plot::{self, Line};
+use crate::plot::{self, Axes, Line, Scale};
 use crate::report::{Goal, Report};
 use crate::rounds::{Sample, Side, measure};
 use crate::work;
@@ -49,7 +49,8 @@ pub(crate) async fn sweep(options: &Options) -> anyhow::Result<()> {
             Line { name: profile.to_string(), points: points.collect() }
         };
         let lines: Vec<Line> = Profile::ALL.into_iter().map(line).collect();
-        plot::draw(path, "Jobs per second over the round-trip time, by profile", "round trip, ms", "jobs/s", &lines)?;
+        let title = "Jobs per second over the round-trip time, by profile";
+        plot::draw(path, &Axes { title, x: "round trip, ms", y: "jobs/s", scale: Scale::Even }, &lines)?;
     }
     report.finish(options.json.as_deref())
 }

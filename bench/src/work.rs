@@ -58,30 +58,93 @@ impl Check {
         self.shards.iter().map(|shard| shard.jobs.load(Ordering::Relaxed)).sum()
     }
 
+    /// Count, sum and sum of squares of what was done so far.
+    pub(crate) fn totals(&self) -> Totals {
+        let total = |of: fn(&Shard) -> &AtomicU64| {
+            self.shards.iter().fold(0u64, |sum, shard| sum.wrapping_add(of(shard).load(Ordering::Relaxed)))
+        };
+        Totals { jobs: self.jobs(), sum: total(|s| &s.sum), squares: total(|s| &s.squares) }
+    }
+
     /// Whether the numbers from 0 up to `jobs` were done once each: their count, their sum, and the sum of their squares
     /// are all as they should be.
     ///
     /// # Errors
     /// When they are not.
     pub(crate) fn complete(&self, jobs: u64) -> anyhow::Result<()> {
-        let total = |of: fn(&Shard) -> &AtomicU64| {
-            self.shards.iter().fold(0u64, |sum, s| sum.wrapping_add(of(s).load(Ordering::Relaxed)))
-        };
-        let wanted =
-            (0..jobs).fold((0u64, 0u64), |(sum, squares), n| (sum.wrapping_add(n), squares.wrapping_add(n.wrapping_mul(n))));
-        let done = self.jobs();
-        anyhow::ensure!(done == jobs, "{jobs} jobs were enqueued, {done} were done");
-        anyhow::ensure!((total(|s| &s.sum), total(|s| &s.squares)) == wanted, "some jobs were done twice and others not at all");
+        self.totals().complete(jobs)
+    }
+}
+
+/// What tells whether numbers came once each. Those of several processes add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    pub(crate) jobs: u64,
+    sum: u64,
+    squares: u64,
+}
+
+impl Totals {
+    /// With what another process did.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            jobs: self.jobs + other.jobs,
+            sum: self.sum.wrapping_add(other.sum),
+            squares: self.squares.wrapping_add(other.squares),
+        }
+    }
+
+    /// See [`Check::complete`].
+    ///
+    /// # Errors
+    /// When the numbers from 0 up to `jobs` did not come once each.
+    pub(crate) fn complete(self, jobs: u64) -> anyhow::Result<()> {
+        let wanted = (0..jobs).fold(Self::default(), |all, n| all.and(Self { jobs: 1, sum: n, squares: n.wrapping_mul(n) }));
+        anyhow::ensure!(self.jobs == jobs, "{jobs} jobs were enqueued, {} were done", self.jobs);
+        anyhow::ensure!(self == wanted, "some jobs were done twice and others not at all");
         Ok(())
     }
 }
 
-/// A registry whose handler for the seed's jobs adds, and tells `check`.
-pub(crate) fn adding(check: &Arc<Check>) -> Registry {
-    let check = check.clone();
-    Registry::new().register("math_add", move |_: JobContext, pair: Pair| {
-        check.did(pair.a as u64);
-        std::future::ready(Ok::<_, JobFailure>(pair.a + pair.b))
+/// The args of a job that takes its time.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Nap {
+    pub(crate) n: u64,
+    /// How long it takes, in milliseconds.
+    pub(crate) ms: u64,
+}
+
+/// Kinds of naps, each its own to whoever measures run times: one that was never seen before is still to be had.
+pub(crate) const NAPS: u32 = 256;
+
+/// What kind number `at` of the naps is called.
+pub(crate) fn nap(at: u32) -> String {
+    format!("nap_{at}")
+}
+
+/// A registry of handlers that tell `check` which job they did: one that adds the seed's numbers, one that does nothing
+/// more, and those that sleep.
+pub(crate) fn registry(check: &Arc<Check>) -> Registry {
+    let (adding, noop) = (check.clone(), check.clone());
+    let registry = Registry::new()
+        .register("math_add", move |_: JobContext, pair: Pair| {
+            adding.did(pair.a as u64);
+            std::future::ready(Ok::<_, JobFailure>(pair.a + pair.b))
+        })
+        .register("noop", move |_: JobContext, n: u64| {
+            noop.did(n);
+            std::future::ready(Ok::<_, JobFailure>(()))
+        });
+    (0..NAPS).fold(registry, |registry, at| {
+        let check = check.clone();
+        registry.register(&nap(at), move |_: JobContext, nap: Nap| {
+            let check = check.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(nap.ms)).await;
+                check.did(nap.n);
+                Ok::<_, JobFailure>(())
+            }
+        })
     })
 }
 
@@ -97,7 +160,7 @@ pub(crate) async fn end_to_end(
     make: impl Fn(u64) -> anyhow::Result<Job<'static>>,
 ) -> anyhow::Result<Duration> {
     let check = Arc::new(Check::default());
-    let executor = far.executor(adding(&check))?;
+    let executor = far.executor(registry(&check))?;
     let producer = near.producer();
     let began = Instant::now();
     let enqueued = enqueue(&producer, jobs, &make);
