@@ -50,8 +50,8 @@ pub(crate) struct Options {
     /// Little of everything: shows that it works, and no more.
     #[arg(long)]
     pub(crate) small: bool,
-    /// Only the sides whose name contains this; several are separated by commas.
-    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    /// Only the sides whose name contains this; may be given more than once.
+    #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
 }
 

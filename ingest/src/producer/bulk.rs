@@ -30,8 +30,11 @@ impl Bulk {
     pub(crate) async fn push(&mut self, group: &[(u64, Job<'_>)]) -> Result<(), EnqueueError> {
         let mut incoming = Vec::with_capacity(group.len());
         let mut stopped = Ok(());
+        let mut checked = None;
         for (_, job) in group {
-            match self.producer.admit(job) {
+            let admitted = self.producer.admit(job, checked);
+            checked = Some(&*job.kind);
+            match admitted {
                 Ok(job) => incoming.push(job),
                 Err(error) => {
                     stopped = Err(error);
