@@ -40,7 +40,14 @@ pub(crate) struct Check {
 struct Shard {
     jobs: AtomicU64,
     sum: AtomicU64,
-    squares: AtomicU64,
+}
+
+/// A number that nobody can make of others by adding them up by chance: steps of splitmix64.
+fn mixed(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ (n >> 31)
 }
 
 impl Check {
@@ -49,8 +56,7 @@ impl Check {
         thread_local!(static SHARD: usize = fastrand::usize(..16));
         let shard = &self.shards[SHARD.with(|shard| *shard)];
         shard.jobs.fetch_add(1, Ordering::Relaxed);
-        shard.sum.fetch_add(n, Ordering::Relaxed);
-        shard.squares.fetch_add(n.wrapping_mul(n), Ordering::Relaxed);
+        shard.sum.fetch_add(mixed(n), Ordering::Relaxed);
     }
 
     /// How many were done so far.
@@ -58,16 +64,16 @@ impl Check {
         self.shards.iter().map(|shard| shard.jobs.load(Ordering::Relaxed)).sum()
     }
 
-    /// Count, sum and sum of squares of what was done so far.
+    /// Count and sum of what was done so far.
     pub(crate) fn totals(&self) -> Totals {
         let total = |of: fn(&Shard) -> &AtomicU64| {
             self.shards.iter().fold(0u64, |sum, shard| sum.wrapping_add(of(shard).load(Ordering::Relaxed)))
         };
-        Totals { jobs: self.jobs(), sum: total(|s| &s.sum), squares: total(|s| &s.squares) }
+        Totals { jobs: self.jobs(), sum: total(|s| &s.sum) }
     }
 
-    /// Whether the numbers from 0 up to `jobs` were done once each: their count, their sum, and the sum of their squares
-    /// are all as they should be.
+    /// Whether the numbers from 0 up to `jobs` were done once each: their count, and the sum of what each is mixed into,
+    /// are as they should be.
     ///
     /// # Errors
     /// When they are not.
@@ -81,17 +87,12 @@ impl Check {
 pub(crate) struct Totals {
     pub(crate) jobs: u64,
     sum: u64,
-    squares: u64,
 }
 
 impl Totals {
     /// With what another process did.
     pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            jobs: self.jobs + other.jobs,
-            sum: self.sum.wrapping_add(other.sum),
-            squares: self.squares.wrapping_add(other.squares),
-        }
+        Self { jobs: self.jobs + other.jobs, sum: self.sum.wrapping_add(other.sum) }
     }
 
     /// See [`Check::complete`].
@@ -99,7 +100,7 @@ impl Totals {
     /// # Errors
     /// When the numbers from 0 up to `jobs` did not come once each.
     pub(crate) fn complete(self, jobs: u64) -> anyhow::Result<()> {
-        let wanted = (0..jobs).fold(Self::default(), |all, n| all.and(Self { jobs: 1, sum: n, squares: n.wrapping_mul(n) }));
+        let wanted = (0..jobs).fold(Self::default(), |all, n| all.and(Self { jobs: 1, sum: mixed(n) }));
         anyhow::ensure!(self.jobs == jobs, "{jobs} jobs were enqueued, {} were done", self.jobs);
         anyhow::ensure!(self == wanted, "some jobs were done twice and others not at all");
         Ok(())
@@ -149,8 +150,17 @@ pub(crate) fn registry(check: &Arc<Check>) -> Registry {
     })
 }
 
-/// Enqueues `jobs` through a producer of `near` while an executor of `far` runs them: the time from the first call
-/// until the last is settled. Checks that each was done exactly once.
+/// What an end-to-end measurement came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flowed {
+    /// From the first call until the last job was settled.
+    pub(crate) took: Duration,
+    /// The messages that the jobs travelled in.
+    pub(crate) batches: u64,
+}
+
+/// Enqueues `jobs` through a producer of `near` while an executor of `far` runs them. Checks that each was done exactly
+/// once.
 ///
 /// # Errors
 /// When that was not so, when something fails, or when nothing goes on any more.
@@ -159,7 +169,7 @@ pub(crate) async fn end_to_end(
     far: &Factory,
     jobs: u64,
     make: impl Fn(u64) -> anyhow::Result<Job<'static>>,
-) -> anyhow::Result<Duration> {
+) -> anyhow::Result<Flowed> {
     let check = Arc::new(Check::default());
     let executor = far.executor(registry(&check))?;
     let producer = near.producer();
@@ -170,9 +180,10 @@ pub(crate) async fn end_to_end(
     settled?;
     let took = began.elapsed();
     check.complete(jobs)?;
+    let batches = executor.stats().deliveries;
     executor.drain(Duration::from_secs(5)).await;
     producer.close().await?;
-    Ok(took)
+    Ok(Flowed { took, batches })
 }
 
 /// Enqueues `jobs` in one call.

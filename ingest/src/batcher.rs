@@ -3,6 +3,7 @@
 //! The batcher is *self-clocking*. While nothing of a place is on its way, what comes leaves at once: waiting would
 //! only cost latency. Otherwise jobs gather until the batch is full, until what was on its way has arrived, or until
 //! `linger` is over. So a quiet factory is quick, a busy one sends full batches, and nobody has to say which it is.
+//! While somebody is giving many jobs in one go, what arrives cuts no batch short: the next jobs are there already.
 //!
 //! Everything is bounded: jobs that have not left yet take at most the *room*; what does not fit stays with its
 //! caller.
@@ -90,6 +91,8 @@ pub(crate) struct Batcher<R> {
     deadlines: VecDeque<(Duration, Place, BatchId)>,
     /// Places where a batch was opened while nothing was on its way.
     idle: Vec<Place>,
+    /// How many callers are giving many jobs in one go.
+    bulks: usize,
     ready: Vec<Closed<R>>,
 }
 
@@ -126,6 +129,7 @@ impl<R: Default + Clone> Batcher<R> {
             ratio: 1.0,
             deadlines: VecDeque::new(),
             idle: Vec::new(),
+            bulks: 0,
             ready: Vec::new(),
         }
     }
@@ -280,9 +284,27 @@ impl<R: Default + Clone> Batcher<R> {
             return;
         }
         if slot.open.is_some() {
-            self.close(place);
+            // It has a deadline, so nobody waits longer than they would otherwise.
+            if self.bulks == 0 {
+                self.close(place);
+            }
         } else if place.due.is_some() || self.slots.len() > QUIET_PLACES {
             self.slots.remove(place);
+        }
+    }
+
+    /// Says that somebody begins to give many jobs in one go.
+    pub(crate) fn bulk_begins(&mut self) {
+        self.bulks += 1;
+    }
+
+    /// Says that somebody has given the last of them: what was held for more leaves now where nothing is on its way.
+    pub(crate) fn bulk_ends(&mut self) {
+        self.bulks = self.bulks.saturating_sub(1);
+        if self.bulks == 0 {
+            let waits = |slot: &Slot<R>| slot.open.is_some() && slot.in_flight == 0;
+            let waiting: Vec<Place> = self.slots.iter().filter(|(_, slot)| waits(slot)).map(|(place, _)| place.clone()).collect();
+            waiting.iter().for_each(|place| self.close(place));
         }
     }
 

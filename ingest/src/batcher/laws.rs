@@ -78,6 +78,26 @@ fn behind_another_jobs_gather_until_it_arrives() {
 }
 
 #[test]
+fn an_arrival_cuts_no_batch_short_while_more_is_coming() {
+    let mut batcher = batcher();
+    batcher.bulk_begins();
+    push(&mut batcher, &[job("q", 10)], at(0));
+    let first = batcher.take_ready().pop().unwrap();
+    push(&mut batcher, &[job("q", 10)], at(1));
+    batcher.left(first.held);
+    batcher.arrived(&first.place, Some((100, 100)));
+    assert!(batcher.take_ready().is_empty());
+    push(&mut batcher, &vec![job("q", 10); 60], at(2));
+    assert_eq!(sizes(&batcher.take_ready()), [50]);
+    // Those behind them wait no longer than usual, and not at all once nothing more comes.
+    assert_eq!(batcher.deadline(), Some(Duration::from_millis(7)));
+    batcher.arrived(&first.place, Some((100, 100)));
+    assert!(batcher.take_ready().is_empty());
+    batcher.bulk_ends();
+    assert_eq!(sizes(&batcher.take_ready()), [11]);
+}
+
+#[test]
 fn or_until_linger_is_over() {
     let mut batcher = batcher();
     push(&mut batcher, &[job("q", 10)], at(0));
@@ -210,6 +230,7 @@ enum Act {
     Arrive { which: usize, ratio: u8 },
     Wait { micros: u64 },
     CloseAll,
+    Bulk { begins: bool },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -220,6 +241,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (any::<usize>(), any::<u8>()).prop_map(|(which, ratio)| Act::Arrive { which, ratio }),
         3 => (0..8_000u64).prop_map(|micros| Act::Wait { micros }),
         1 => Just(Act::CloseAll),
+        2 => any::<bool>().prop_map(|begins| Act::Bulk { begins }),
     ]
 }
 
@@ -290,6 +312,8 @@ proptest! {
                     batcher.tick(now);
                 }
                 Act::CloseAll => batcher.close_all(),
+                Act::Bulk { begins: true } => batcher.bulk_begins(),
+                Act::Bulk { begins: false } => batcher.bulk_ends(),
             }
             let ready = batcher.take_ready();
             ledger.leave(&ready);
