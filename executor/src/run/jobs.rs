@@ -23,14 +23,14 @@ use crate::settle::{Lost, Settling};
 use crate::{JobContext, JobFailure};
 
 /// How many jobs are begun, at most, before others on this thread get their turn; and for how long.
-const SLICE: usize = 256;
+const SLICE: usize = 1_024;
 const SLICE_TIME: Duration = Duration::from_millis(1);
 /// A job that takes longer than this before it first waits computes or blocks. Others of its batch get tasks of their
 /// own from the start, so that they spread over the cores.
 const LONG: Duration = Duration::from_micros(500);
 /// How many jobs that end at once are begun, at most, between two looks at the clock: a look costs as much as a quarter
 /// of a cheap job.
-const STRIDE: u32 = 8;
+const STRIDE: u32 = 16;
 
 /// The jobs of a run, as far as they have come. Dropped, what runs of them is stopped, and nothing more is settled.
 pub(super) struct Jobs {
