@@ -10,7 +10,10 @@
 
 mod cli;
 mod format;
+mod http;
+mod latency;
 mod machine;
+mod old;
 mod plot;
 mod report;
 mod rounds;
@@ -46,6 +49,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         match cli.bench {
             Bench::Sweep(options) => Box::pin(sweep::sweep(&options)).await,
+            Bench::Old(options) => Box::pin(old::old(&options)).await,
+            Bench::Latency(options) => Box::pin(latency::latency(&options)).await,
+            Bench::Http(options) => Box::pin(http::http(&options)).await,
         }
     });
     // Nothing that is still on its way matters once the report is written.

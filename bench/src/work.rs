@@ -146,6 +146,25 @@ pub(crate) async fn settled(executor: &Executor, jobs: u64) -> anyhow::Result<()
     }
 }
 
+/// Waits until handlers have begun `jobs` jobs.
+///
+/// # Errors
+/// When they begin none for a minute.
+pub(crate) async fn begun(check: &Check, jobs: u64) -> anyhow::Result<()> {
+    let (mut seen, mut when) = (0, Instant::now());
+    loop {
+        let begun = check.jobs();
+        if begun >= jobs {
+            return Ok(());
+        }
+        if begun > seen {
+            (seen, when) = (begun, Instant::now());
+        }
+        anyhow::ensure!(when.elapsed() < STUCK, "nothing was begun for {STUCK:?}: {begun} of {jobs} jobs");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
