@@ -48,14 +48,15 @@ impl Check {
     pub(crate) fn did(&self, n: u64) {
         thread_local!(static SHARD: usize = fastrand::usize(..16));
         let shard = &self.shards[SHARD.with(|shard| *shard)];
-        shard.jobs.fetch_add(1, Ordering::Relaxed);
         shard.sum.fetch_add(n, Ordering::Relaxed);
         shard.squares.fetch_add(n.wrapping_mul(n), Ordering::Relaxed);
+        // Last: who sees it counted may sum up at once.
+        shard.jobs.fetch_add(1, Ordering::Release);
     }
 
     /// How many were done so far.
     pub(crate) fn jobs(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.jobs.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.jobs.load(Ordering::Acquire)).sum()
     }
 
     /// Whether the numbers from 0 up to `jobs` were done once each: their count, their sum, and the sum of their squares
