@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::link::LinkArgs;
+use crate::node::NodeArgs;
+
 /// End-to-end benchmarks of Work Factory.
 ///
 /// Every benchmark starts what it needs (nats-server, links, processes), checks that each job was done, and prints a
@@ -26,6 +29,17 @@ pub(crate) enum Bench {
     Latency(Options),
     /// Single jobs and bulk bodies over HTTP, beside a bare handler and beside parsing alone.
     Http(Options),
+    /// The pipeline beside a bare loop on the same client, synced and not, and with outcomes stored.
+    Ceiling(Options),
+    /// Jobs that take their time, on four executor processes.
+    Slow(Options),
+    /// Memory of each process while ten million jobs pile up and are drained.
+    Backlog(Options),
+    /// The link emulator alone: measured, or as a relay to what you like.
+    Link(LinkArgs),
+    /// A process of a benchmark.
+    #[command(hide = true)]
+    Node(NodeArgs),
 }
 
 /// What all benchmarks understand.
@@ -43,8 +57,8 @@ pub(crate) struct Options {
     /// Little of everything: shows that it works, and no more.
     #[arg(long)]
     pub(crate) small: bool,
-    /// Only the sides whose name contains this; several are separated by commas.
-    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    /// Only the sides whose name contains this; may be given more than once.
+    #[arg(long, value_name = "TEXT")]
     pub(crate) only: Vec<String>,
 }
 

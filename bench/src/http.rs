@@ -175,7 +175,7 @@ where
 /// Runs everything that waits: `jobs` jobs, each once.
 async fn ran(factory: &Factory, jobs: u64) -> anyhow::Result<()> {
     let check = Arc::new(Check::default());
-    let executor = factory.executor(work::adding(&check))?;
+    let executor = factory.executor(work::registry(&check))?;
     work::settled(&executor, jobs).await?;
     check.complete(jobs)?;
     executor.drain(Duration::from_secs(5)).await;
@@ -187,7 +187,7 @@ async fn end_to_end(rtt: Duration, bodies: Arc<Bodies>) -> anyhow::Result<Sample
     let front = Front::ours(config(&yard.link().url(), "wan", &[])?).await?;
     let far = yard.factory("wan", &[]).await?;
     let check = Arc::new(Check::default());
-    let executor = far.executor(work::adding(&check))?;
+    let executor = far.executor(work::registry(&check))?;
     let (jobs, began) = (bodies.jobs(), std::time::Instant::now());
     let (posted, settled) = tokio::join!(load::bulks(front.address(), bodies), work::settled(&executor, jobs));
     posted?;

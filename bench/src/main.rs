@@ -8,15 +8,21 @@
 //! `cargo bench -p wf-bench --bench codec` (jobs into messages and back, beside what lz4 and serde_json take) and
 //! `--bench pipeline` (from the producer's call to the acknowledged batch, in one process).
 
+mod backlog;
+mod ceiling;
 mod cli;
 mod format;
 mod http;
 mod latency;
+mod link;
 mod machine;
+mod node;
+mod nodes;
 mod old;
 mod plot;
 mod report;
 mod rounds;
+mod slow;
 mod sweep;
 mod work;
 mod yard;
@@ -52,6 +58,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Bench::Old(options) => Box::pin(old::old(&options)).await,
             Bench::Latency(options) => Box::pin(latency::latency(&options)).await,
             Bench::Http(options) => Box::pin(http::http(&options)).await,
+            Bench::Ceiling(options) => Box::pin(ceiling::ceiling(&options)).await,
+            Bench::Slow(options) => Box::pin(slow::slow(&options)).await,
+            Bench::Backlog(options) => Box::pin(backlog::backlog(&options)).await,
+            Bench::Link(args) => Box::pin(link::link(&args)).await,
+            Bench::Node(args) => Box::pin(node::node(&args)).await,
         }
     });
     // Nothing that is still on its way matters once the report is written.

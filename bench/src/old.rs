@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::cli::Options;
-use crate::plot::{self, Line};
+use crate::plot::{self, Axes, Line, Scale};
 use crate::report::{Goal, Report};
 use crate::rounds::{Sample, Side, measure};
 use crate::sweep::RTTS;
@@ -75,7 +75,8 @@ pub(crate) async fn old(options: &Options) -> anyhow::Result<()> {
             Line { name: design.to_owned(), points: points.collect() }
         };
         let lines: Vec<Line> = std::iter::once(OURS).chain(others()).map(line).filter(|line| !line.points.is_empty()).collect();
-        plot::draw(path, "Jobs per second, end to end, over the round-trip time", "round trip, ms", "jobs/s", &lines)?;
+        let title = "Jobs per second, end to end, over the round-trip time";
+        plot::draw(path, &Axes { title, x: "round trip, ms", y: "jobs/s", scale: Scale::Powers }, &lines)?;
     }
     report.finish(options.json.as_deref())
 }
@@ -105,10 +106,10 @@ fn start_peer(report: &mut Report) -> anyhow::Result<Option<Peer>> {
 async fn ours(yard: &Yard, rtt: u64, jobs: u64) -> anyhow::Result<Sample> {
     let profile = profile(rtt);
     let (near, far) = (yard.factory(profile.as_str(), &[]).await?, yard.factory(profile.as_str(), &[]).await?);
-    let took = work::end_to_end(&near, &far, jobs, work::job).await?;
+    let flowed = work::end_to_end(&near, &far, jobs, work::job).await?;
     near.close().await?;
     far.close().await?;
-    Ok(Sample::rate(jobs, took))
+    Ok(Sample::rate(jobs, flowed.took))
 }
 
 /// The numbers of the jobs to enqueue, until the time is up: slow designs are given time, not jobs.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::format::{number, table};
 use crate::machine::Machine;
+use crate::plot::Line;
 
 /// The whole of a result. Also what `--json` writes.
 #[derive(Debug, Serialize)]
@@ -19,6 +20,8 @@ pub(crate) struct Report {
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) figures: Vec<Figure>,
     pub(crate) ratios: Vec<Ratio>,
+    /// What was followed over time, where something was.
+    pub(crate) series: Vec<Line>,
     /// How many jobs were enqueued, and found done exactly once.
     pub(crate) jobs_checked: u64,
     /// What a reader should know.
@@ -80,8 +83,8 @@ impl Goal {
 impl Report {
     pub(crate) fn new(bench: &'static str, about: &'static str) -> Self {
         let machine = Machine::here().with_program("nats-server", &wf_nats::testing::nats_server(), "--version");
-        let (settings, figures, ratios, notes) = Default::default();
-        Self { bench, about, machine, settings, figures, ratios, jobs_checked: 0, notes }
+        let (settings, figures, ratios, series, notes) = Default::default();
+        Self { bench, about, machine, settings, figures, ratios, series, jobs_checked: 0, notes }
     }
 
     pub(crate) fn setting(&mut self, name: &str, value: impl ToString) {

@@ -40,7 +40,14 @@ pub(crate) struct Check {
 struct Shard {
     jobs: AtomicU64,
     sum: AtomicU64,
-    squares: AtomicU64,
+}
+
+/// A number that nobody can make of others by adding them up by chance: steps of splitmix64.
+fn mixed(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ (n >> 31)
 }
 
 impl Check {
@@ -48,8 +55,7 @@ impl Check {
     pub(crate) fn did(&self, n: u64) {
         thread_local!(static SHARD: usize = fastrand::usize(..16));
         let shard = &self.shards[SHARD.with(|shard| *shard)];
-        shard.sum.fetch_add(n, Ordering::Relaxed);
-        shard.squares.fetch_add(n.wrapping_mul(n), Ordering::Relaxed);
+        shard.sum.fetch_add(mixed(n), Ordering::Relaxed);
         // Last: who sees it counted may sum up at once.
         shard.jobs.fetch_add(1, Ordering::Release);
     }
@@ -59,35 +65,104 @@ impl Check {
         self.shards.iter().map(|shard| shard.jobs.load(Ordering::Acquire)).sum()
     }
 
-    /// Whether the numbers from 0 up to `jobs` were done once each: their count, their sum, and the sum of their squares
-    /// are all as they should be.
+    /// Count and sum of what was done so far.
+    pub(crate) fn totals(&self) -> Totals {
+        let total = |of: fn(&Shard) -> &AtomicU64| {
+            self.shards.iter().fold(0u64, |sum, shard| sum.wrapping_add(of(shard).load(Ordering::Relaxed)))
+        };
+        // In this order: what is counted is in the sum.
+        Totals { jobs: self.jobs(), sum: total(|s| &s.sum) }
+    }
+
+    /// Whether the numbers from 0 up to `jobs` were done once each: their count, and the sum of what each is mixed into,
+    /// are as they should be.
     ///
     /// # Errors
     /// When they are not.
     pub(crate) fn complete(&self, jobs: u64) -> anyhow::Result<()> {
-        let total = |of: fn(&Shard) -> &AtomicU64| {
-            self.shards.iter().fold(0u64, |sum, s| sum.wrapping_add(of(s).load(Ordering::Relaxed)))
-        };
-        let wanted =
-            (0..jobs).fold((0u64, 0u64), |(sum, squares), n| (sum.wrapping_add(n), squares.wrapping_add(n.wrapping_mul(n))));
-        let done = self.jobs();
-        anyhow::ensure!(done == jobs, "{jobs} jobs were enqueued, {done} were done");
-        anyhow::ensure!((total(|s| &s.sum), total(|s| &s.squares)) == wanted, "some jobs were done twice and others not at all");
+        self.totals().complete(jobs)
+    }
+}
+
+/// What tells whether numbers came once each. Those of several processes add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Totals {
+    pub(crate) jobs: u64,
+    sum: u64,
+}
+
+impl Totals {
+    /// With what another process did.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { jobs: self.jobs + other.jobs, sum: self.sum.wrapping_add(other.sum) }
+    }
+
+    /// See [`Check::complete`].
+    ///
+    /// # Errors
+    /// When the numbers from 0 up to `jobs` did not come once each.
+    pub(crate) fn complete(self, jobs: u64) -> anyhow::Result<()> {
+        let wanted = (0..jobs).fold(Self::default(), |all, n| all.and(Self { jobs: 1, sum: mixed(n) }));
+        anyhow::ensure!(self.jobs == jobs, "{jobs} jobs were enqueued, {} were done", self.jobs);
+        anyhow::ensure!(self == wanted, "some jobs were done twice and others not at all");
         Ok(())
     }
 }
 
-/// A registry whose handler for the seed's jobs adds, and tells `check`.
-pub(crate) fn adding(check: &Arc<Check>) -> Registry {
-    let check = check.clone();
-    Registry::new().register("math_add", move |_: JobContext, pair: Pair| {
-        check.did(pair.a as u64);
-        std::future::ready(Ok::<_, JobFailure>(pair.a + pair.b))
+/// The args of a job that takes its time.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Nap {
+    pub(crate) n: u64,
+    /// How long it takes, in milliseconds.
+    pub(crate) ms: u64,
+}
+
+/// Kinds of naps, each its own to whoever measures run times: one that was never seen before is still to be had.
+pub(crate) const NAPS: u32 = 256;
+
+/// What kind number `at` of the naps is called.
+pub(crate) fn nap(at: u32) -> String {
+    format!("nap_{at}")
+}
+
+/// A registry of handlers that tell `check` which job they did: one that adds the seed's numbers, one that does nothing
+/// more, and those that sleep.
+pub(crate) fn registry(check: &Arc<Check>) -> Registry {
+    let (adding, noop) = (check.clone(), check.clone());
+    let registry = Registry::new()
+        .register("math_add", move |_: JobContext, pair: Pair| {
+            adding.did(pair.a as u64);
+            std::future::ready(Ok::<_, JobFailure>(pair.a + pair.b))
+        })
+        .register("noop", move |_: JobContext, n: u64| {
+            noop.did(n);
+            // Only written down where somebody asked for it.
+            std::future::ready(Ok::<_, JobFailure>(n))
+        });
+    (0..NAPS).fold(registry, |registry, at| {
+        let check = check.clone();
+        registry.register(&nap(at), move |_: JobContext, nap: Nap| {
+            let check = check.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(nap.ms)).await;
+                check.did(nap.n);
+                Ok::<_, JobFailure>(())
+            }
+        })
     })
 }
 
-/// Enqueues `jobs` through a producer of `near` while an executor of `far` runs them: the time from the first call
-/// until the last is settled. Checks that each was done exactly once.
+/// What an end-to-end measurement came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flowed {
+    /// From the first call until the last job was settled.
+    pub(crate) took: Duration,
+    /// The messages that the jobs travelled in.
+    pub(crate) batches: u64,
+}
+
+/// Enqueues `jobs` through a producer of `near` while an executor of `far` runs them. Checks that each was done exactly
+/// once.
 ///
 /// # Errors
 /// When that was not so, when something fails, or when nothing goes on any more.
@@ -96,9 +171,9 @@ pub(crate) async fn end_to_end(
     far: &Factory,
     jobs: u64,
     make: impl Fn(u64) -> anyhow::Result<Job<'static>>,
-) -> anyhow::Result<Duration> {
+) -> anyhow::Result<Flowed> {
     let check = Arc::new(Check::default());
-    let executor = far.executor(adding(&check))?;
+    let executor = far.executor(registry(&check))?;
     let producer = near.producer();
     let began = Instant::now();
     let enqueued = enqueue(&producer, jobs, &make);
@@ -107,9 +182,10 @@ pub(crate) async fn end_to_end(
     settled?;
     let took = began.elapsed();
     check.complete(jobs)?;
+    let batches = executor.stats().deliveries;
     executor.drain(Duration::from_secs(5)).await;
     producer.close().await?;
-    Ok(took)
+    Ok(Flowed { took, batches })
 }
 
 /// Enqueues `jobs` in one call.

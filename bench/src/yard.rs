@@ -10,14 +10,16 @@ use work_factory::Factory;
 pub(crate) struct Yard {
     server: TestServer,
     link: DelayProxy,
+    /// Another of the same kind, for executors elsewhere than the producers.
+    other: DelayProxy,
 }
 
 impl Yard {
     /// A server, synced to disk before it answers if `sync_always`, behind a link of `conditions`.
     pub(crate) fn new(sync_always: bool, conditions: Conditions) -> Self {
         let server = TestServer::start(ServerOptions::new().sync_always(sync_always));
-        let link = DelayProxy::with(server.address(), conditions);
-        Self { server, link }
+        let other = DelayProxy::with(server.address(), conditions.clone());
+        Self { link: DelayProxy::with(server.address(), conditions), other, server }
     }
 
     /// The same, a round trip of `rtt` away.
@@ -31,6 +33,16 @@ impl Yard {
 
     pub(crate) fn link(&self) -> &DelayProxy {
         &self.link
+    }
+
+    /// The second link.
+    pub(crate) fn other(&self) -> &DelayProxy {
+        &self.other
+    }
+
+    /// As [`Yard::factory`], over the second link.
+    pub(crate) async fn other_factory(&self, profile: &str, settings: &[(&str, &str)]) -> anyhow::Result<Factory> {
+        Ok(Box::pin(Factory::with(config(&self.other.url(), profile, settings)?)).await?)
     }
 
     /// A connection over the link as `profile` has it, with `settings` (keys and values) in addition. Nothing from the
