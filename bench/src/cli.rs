@@ -22,6 +22,13 @@ pub(crate) struct Cli {
 pub(crate) enum Bench {
     /// Jobs per second over the round-trip time, by profile, with ingest and executors far from the broker.
     Sweep(Options),
+    /// Jobs per second over the round-trip time, beside the design we replace and beside Faktory (needs `faktory` and
+    /// `redis-server` in the PATH, or WF_FAKTORY).
+    Old(Options),
+    /// From the call to the handler's first line, by round-trip time: idle, and at a steady rate.
+    Latency(Options),
+    /// Single jobs and bulk bodies over HTTP, beside a bare handler and beside parsing alone.
+    Http(Options),
     /// The pipeline beside a bare loop on the same client, synced and not, and with outcomes stored.
     Ceiling(Options),
     /// Jobs that take their time, on four executor processes.

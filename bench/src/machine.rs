@@ -44,7 +44,7 @@ impl Machine {
             let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
             // The word with a digit and a dot in it: every program says it differently.
             let version = said.split_whitespace().find(|word| word.contains('.') && word.contains(|c: char| c.is_ascii_digit()));
-            let version = version.unwrap_or("unknown").trim_start_matches('v').trim_end_matches([',', ':']);
+            let version = version.unwrap_or("unknown").trim_start_matches(['v', '=']).trim_end_matches([',', ':']);
             self.versions.push((name.to_owned(), version.to_owned()));
         }
         self

@@ -12,10 +12,13 @@ mod backlog;
 mod ceiling;
 mod cli;
 mod format;
+mod http;
+mod latency;
 mod link;
 mod machine;
 mod node;
 mod nodes;
+mod old;
 mod plot;
 mod report;
 mod rounds;
@@ -52,6 +55,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let outcome = runtime.block_on(async {
         match cli.bench {
             Bench::Sweep(options) => Box::pin(sweep::sweep(&options)).await,
+            Bench::Old(options) => Box::pin(old::old(&options)).await,
+            Bench::Latency(options) => Box::pin(latency::latency(&options)).await,
+            Bench::Http(options) => Box::pin(http::http(&options)).await,
             Bench::Ceiling(options) => Box::pin(ceiling::ceiling(&options)).await,
             Bench::Slow(options) => Box::pin(slow::slow(&options)).await,
             Bench::Backlog(options) => Box::pin(backlog::backlog(&options)).await,

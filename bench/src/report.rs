@@ -39,6 +39,9 @@ pub(crate) struct Figure {
     pub(crate) max: f64,
     /// In the order of the rounds.
     pub(crate) samples: Vec<f64>,
+    pub(crate) goal: Option<Goal>,
+    /// Whether the median is where it should be.
+    pub(crate) reached: Option<bool>,
 }
 
 /// One side beside another, round by round.
@@ -96,8 +99,9 @@ impl Report {
     pub(crate) fn sample(&mut self, side: &str, what: &str, unit: &'static str, value: f64) {
         let at = self.figures.iter().position(|figure| figure.side == side && figure.what == what);
         let at = at.unwrap_or_else(|| {
-            let (side, what) = (side.to_owned(), what.to_owned());
-            self.figures.push(Figure { side, what, unit, median: 0.0, min: 0.0, max: 0.0, samples: Vec::new() });
+            let (side, what, samples) = (side.to_owned(), what.to_owned(), Vec::new());
+            let (median, min, max, goal, reached) = Default::default();
+            self.figures.push(Figure { side, what, unit, median, min, max, samples, goal, reached });
             self.figures.len() - 1
         });
         let figure = &mut self.figures[at];
@@ -107,6 +111,13 @@ impl Report {
 
     pub(crate) fn figure(&self, side: &str, what: &str) -> Option<&Figure> {
         self.figures.iter().find(|figure| figure.side == side && figure.what == what)
+    }
+
+    /// Says where the median of a figure should be. Nothing is said of a side that was not measured.
+    pub(crate) fn expect(&mut self, side: &str, what: &str, goal: Goal) {
+        if let Some(figure) = self.figures.iter_mut().find(|figure| figure.side == side && figure.what == what) {
+            (figure.goal, figure.reached) = (Some(goal), Some(goal.holds(figure.median)));
+        }
     }
 
     /// Adds the ratio of `what` between two sides, taken within each round. Left out when one of them was not measured.
@@ -138,20 +149,21 @@ impl Report {
         for (name, value) in &self.settings {
             text.push_str(&format!("{name}: {value}\n"));
         }
-        let heading = ["side", "measure", "unit", "median", "min", "max", "rounds"].map(str::to_owned).to_vec();
+        let mut heading = ["side", "measure", "unit", "median", "min", "max", "rounds"].map(str::to_owned).to_vec();
+        if self.figures.iter().any(|f| f.goal.is_some()) {
+            heading.extend(["goal".to_owned(), String::new()]);
+        }
         let figures = self.figures.iter().map(|f| {
-            let numbers = [f.median, f.min, f.max].map(number);
-            [vec![f.side.clone(), f.what.clone(), f.unit.to_owned()], numbers.to_vec(), vec![f.samples.len().to_string()]]
-                .concat()
+            let numbers = [f.median, f.min, f.max].map(number).to_vec();
+            let names = vec![f.side.clone(), f.what.clone(), f.unit.to_owned()];
+            [names, numbers, vec![f.samples.len().to_string()], verdict(f.goal, f.reached)].concat()
         });
         text.push('\n');
         text.push_str(&table(&std::iter::once(heading).chain(figures).collect::<Vec<_>>(), 3));
         if !self.ratios.is_empty() {
             let heading = ["ratio", "median", "min", "max", "goal", ""].map(str::to_owned).to_vec();
             let ratios = self.ratios.iter().map(|r| {
-                let verdict = r.reached.map_or("", |reached| if reached { "reached" } else { "NOT REACHED" });
-                let goal = r.goal.map(Goal::shown).unwrap_or_default();
-                [vec![r.what.clone()], [r.median, r.min, r.max].map(number).to_vec(), vec![goal, verdict.to_owned()]].concat()
+                [vec![r.what.clone()], [r.median, r.min, r.max].map(number).to_vec(), verdict(r.goal, r.reached)].concat()
             });
             text.push('\n');
             text.push_str(&table(&std::iter::once(heading).chain(ratios).collect::<Vec<_>>(), 1));
@@ -164,6 +176,12 @@ impl Report {
         }
         text
     }
+}
+
+/// A goal and whether it is reached, as two cells.
+fn verdict(goal: Option<Goal>, reached: Option<bool>) -> Vec<String> {
+    let verdict = reached.map_or("", |reached| if reached { "reached" } else { "NOT REACHED" });
+    vec![goal.map(Goal::shown).unwrap_or_default(), verdict.to_owned()]
 }
 
 /// Median, least and most.

@@ -55,13 +55,14 @@ impl Check {
     pub(crate) fn did(&self, n: u64) {
         thread_local!(static SHARD: usize = fastrand::usize(..16));
         let shard = &self.shards[SHARD.with(|shard| *shard)];
-        shard.jobs.fetch_add(1, Ordering::Relaxed);
         shard.sum.fetch_add(mixed(n), Ordering::Relaxed);
+        // Last: who sees it counted may sum up at once.
+        shard.jobs.fetch_add(1, Ordering::Release);
     }
 
     /// How many were done so far.
     pub(crate) fn jobs(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.jobs.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.jobs.load(Ordering::Acquire)).sum()
     }
 
     /// Count and sum of what was done so far.
@@ -69,6 +70,7 @@ impl Check {
         let total = |of: fn(&Shard) -> &AtomicU64| {
             self.shards.iter().fold(0u64, |sum, shard| sum.wrapping_add(of(shard).load(Ordering::Relaxed)))
         };
+        // In this order: what is counted is in the sum.
         Totals { jobs: self.jobs(), sum: total(|s| &s.sum) }
     }
 
@@ -217,6 +219,25 @@ pub(crate) async fn settled(executor: &Executor, jobs: u64) -> anyhow::Result<()
             (seen, when) = (done, Instant::now());
         }
         anyhow::ensure!(when.elapsed() < STUCK, "nothing was done for {STUCK:?}: {done} of {jobs} jobs, {:?}", executor.stats());
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits until handlers have begun `jobs` jobs.
+///
+/// # Errors
+/// When they begin none for a minute.
+pub(crate) async fn begun(check: &Check, jobs: u64) -> anyhow::Result<()> {
+    let (mut seen, mut when) = (0, Instant::now());
+    loop {
+        let begun = check.jobs();
+        if begun >= jobs {
+            return Ok(());
+        }
+        if begun > seen {
+            (seen, when) = (begun, Instant::now());
+        }
+        anyhow::ensure!(when.elapsed() < STUCK, "nothing was begun for {STUCK:?}: {begun} of {jobs} jobs");
         tokio::time::sleep(LOOK).await;
     }
 }

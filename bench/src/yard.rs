@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wf_nats::testing::{Conditions, DelayProxy, ServerOptions, TestServer};
-use wf_schema::config::{Config, Loader};
+use wf_schema::config::{Config, Loader, Profile};
 use work_factory::Factory;
 
 /// A server of its own behind a link. Also at no distance the link is in between, so that its cost is in every side.
@@ -56,4 +56,13 @@ impl Yard {
 pub(crate) fn config(url: &str, profile: &str, settings: &[(&str, &str)]) -> anyhow::Result<Config> {
     let flags = [("broker.url", url), ("profile", profile)].into_iter().chain(settings.iter().copied());
     Ok(Loader::new().flags(flags).load()?.config)
+}
+
+/// The profile for a broker that is a round trip of `rtt` milliseconds away.
+pub(crate) fn profile(rtt: u64) -> Profile {
+    match rtt {
+        0..=1 => Profile::Local,
+        2..=10 => Profile::Lan,
+        _ => Profile::Wan,
+    }
 }

@@ -63,3 +63,18 @@ fn backlog() {
 fn link() {
     report("link");
 }
+
+#[test]
+fn old() {
+    with_jobs("old");
+}
+
+#[test]
+fn latency() {
+    with_jobs("latency");
+}
+
+#[test]
+fn http() {
+    with_jobs("http");
+}
