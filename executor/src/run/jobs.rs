@@ -25,9 +25,10 @@ use crate::{JobContext, JobFailure};
 /// How many jobs are begun, at most, before others on this thread get their turn; and for how long.
 const SLICE: usize = 1_024;
 const SLICE_TIME: Duration = Duration::from_millis(1);
-/// A job that takes longer than this before it first waits computes or blocks. After two in a row, others of their batch
-/// get tasks of their own from the start, so that they spread over the cores. One alone may be the scheduler's doing, and
-/// a task for each of thousands of cheap jobs would cost ten times what they do.
+/// A job that takes longer than this before it first waits computes or blocks. Others of its batch get tasks of their
+/// own from the start, so that they spread over the cores. Only a job that was looked at alone tells: that several took
+/// as long together may be the scheduler's doing, and a task for each of thousands of cheap jobs would cost ten times
+/// what they do.
 const LONG: Duration = Duration::from_micros(500);
 /// How many jobs that end at once are begun, at most, between two looks at the clock: a look costs as much as a quarter
 /// of a cheap job.
@@ -57,8 +58,6 @@ pub(super) struct Jobs {
     slot: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
     /// Whether jobs are polled where they are begun.
     inline: bool,
-    /// How many in a row took long before they first waited.
-    long: u32,
     /// No more jobs are begun.
     halted: bool,
     /// Whether the drain was heard of.
@@ -122,7 +121,6 @@ impl Jobs {
             checkpoint: tokio::time::Instant::now() + node.options.checkpoint_interval(),
             slot: None,
             inline: true,
-            long: 0,
             halted: false,
             told: false,
             result_limit: node.options.reading().args_bytes.min(node.broker.max_message() / 4),
@@ -203,8 +201,7 @@ impl Jobs {
                     let took = after - before;
                     before = after;
                     self.busy += took;
-                    self.long = if took < LONG { 0 } else { self.long + 1 };
-                    self.inline &= self.long < 2;
+                    self.inline &= took < LONG || stride > 1;
                     // The first is looked at alone; so is each, while they are not cheap.
                     stride = if took < LONG / 8 { (stride * 2).min(STRIDE) } else { 1 };
                     unclocked = 0;
