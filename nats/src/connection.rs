@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::acked::AckedLately;
 use crate::counters::Counters;
 use crate::exchange::{Answered, Exchange, NobodyThere, Part, Unanswered};
-use crate::link::{Link, LinkState};
+use crate::link::{Link, LinkState, Refusal};
 use crate::uptime::Uptime;
 
 /// A connection that mends itself. Dropping it closes it.
@@ -38,6 +38,11 @@ impl Connection {
     /// How the link stands, now and from now on.
     pub(crate) fn watch(&self) -> watch::Receiver<LinkState> {
         self.link.watch()
+    }
+
+    /// What the server refuses from now on.
+    pub(crate) fn refusals(&self) -> broadcast::Receiver<Refusal> {
+        self.link.refusals()
     }
 
     /// Asks `subject`; what the caller waits for.
