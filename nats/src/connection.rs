@@ -40,11 +40,6 @@ impl Connection {
         self.link.watch()
     }
 
-    /// What the server refuses from now on.
-    pub(crate) fn refusals(&self) -> broadcast::Receiver<Refusal> {
-        self.link.refusals()
-    }
-
     /// Asks `subject`; what the caller waits for.
     pub(crate) async fn ask(&self, subject: &str, payload: Bytes, nobody: NobodyThere) -> Result<Answered, Unanswered> {
         self.counters.requested.add(1);
@@ -61,6 +56,11 @@ impl Connection {
     /// whether it is.
     pub(crate) async fn settled(&self, patience: Duration) -> bool {
         tokio::time::timeout(patience, self.exchange.settled()).await.is_ok()
+    }
+
+    /// What the server refuses from now on.
+    pub(crate) fn refusals(&self) -> broadcast::Receiver<Refusal> {
+        self.link.refusals()
     }
 
     /// Ends it; what is asked afterwards is answered with "closed".

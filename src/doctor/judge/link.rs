@@ -10,6 +10,9 @@ use super::untold;
 /// Below this, one connection has the whole link within a moment.
 pub(in crate::doctor) const LONG: Duration = Duration::from_millis(20);
 
+/// Jitter from here on matters, if it is also a tenth of the round trip.
+const RESTLESS: Duration = Duration::from_millis(10);
+
 /// How much more two connections have to carry to be worth it.
 const WORTH_IT: f64 = 1.3;
 
@@ -35,7 +38,7 @@ pub(in crate::doctor) fn link(trips: &RoundTrips, lost: usize) -> Finding {
 
 /// Whether round trips vary so much that the link is likely a radio, or loses packets.
 pub(in crate::doctor) fn restless(trips: &RoundTrips) -> bool {
-    trips.jitter() >= Duration::from_millis(15) && trips.jitter() * 10 >= trips.median()
+    trips.jitter() >= RESTLESS && trips.jitter() * 10 >= trips.median()
 }
 
 /// What the link carries each way.

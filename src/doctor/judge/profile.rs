@@ -36,9 +36,10 @@ pub(in crate::doctor) fn profile(trips: &RoundTrips, config: &Config) -> Finding
         _ => format!("the broker is {} away", units::time(trips.min())),
     };
     match config.profile_setting() {
+        // What it does about jitter depends on what it sees of it, which may be less than we did.
         ProfileSetting::Auto if fits == Profile::Wireless => {
-            Finding::note(Check::Profile, format!("{fits} fits ({why}); auto goes by the round trip alone, and never takes it"))
-                .advice(set(fits))
+            Finding::note(Check::Profile, format!("{fits} fits ({why}); auto begins with wan"))
+                .advice(format!("if the link is always like this, {}", set(fits)))
         }
         ProfileSetting::Auto => Finding::ok(Check::Profile, format!("{fits} fits ({why}), and auto takes it")),
         ProfileSetting::Fixed(fixed) if fixed == fits => Finding::ok(Check::Profile, format!("{fits} fits ({why}), and is set")),
