@@ -38,7 +38,7 @@ impl Store {
         match self {
             Self::Embedded => "embedded",
             Self::Nats { sync_always: false } => "nats",
-            Self::Nats { sync_always: true } => "nats, sync always",
+            Self::Nats { sync_always: true } => "nats synced always",
         }
     }
 }
@@ -67,8 +67,8 @@ impl Stored {
 }
 
 const BARE: &str = "single: bare handler";
-const PARSE: &str = "bulk: parsing alone, serde_json";
-const PARSE_OURS: &str = "bulk: parsing alone, our form";
+const PARSE: &str = "bulk: parsing alone with serde_json";
+const PARSE_OURS: &str = "bulk: parsing alone with our reader";
 
 pub(crate) async fn http(options: &Options) -> anyhow::Result<()> {
     let mut report =
@@ -112,7 +112,7 @@ pub(crate) async fn http(options: &Options) -> anyhow::Result<()> {
     }
     for store in Store::ALL {
         report.ratio(format!("bulk, {} to parsing alone", store.name()), "rate", &bulk(store), PARSE, half);
-        report.ratio(format!("bulk, {} to parsing our form alone", store.name()), "rate", &bulk(store), PARSE_OURS, None);
+        report.ratio(format!("bulk, {} to parsing alone with our reader", store.name()), "rate", &bulk(store), PARSE_OURS, None);
     }
     report.ratio("bulk, end to end, at 100 ms to at 0 ms", "rate", &far(100), &far(0), Some(Goal::AtLeast(0.95)));
     report.finish(options.json.as_deref())
@@ -127,7 +127,7 @@ fn bulk(store: Store) -> String {
 }
 
 fn far(rtt: u64) -> String {
-    format!("bulk, end to end: at {rtt} ms")
+    format!("bulk end to end at {rtt} ms")
 }
 
 async fn bare(connections: usize, time: Duration) -> anyhow::Result<Sample> {

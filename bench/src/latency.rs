@@ -32,7 +32,7 @@ pub(crate) async fn latency(options: &Options) -> anyhow::Result<()> {
     report.setting("profile", "local to 1 ms, lan to 10 ms, wan beyond");
     report.setting("handlers", "typed, JSON args, which carry the time of the call; one machine, one clock");
     let mut yards = Vec::new();
-    for (sync, always) in [("", false), (", sync always", true)] {
+    for (sync, always) in [("", false), (" synced always", true)] {
         for rtt in rtts {
             let conditions = Conditions { delay: Duration::from_millis(*rtt) / 2, ..Conditions::default() };
             yards.push((*rtt, sync, Yard::new(always, conditions)));

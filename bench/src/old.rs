@@ -25,8 +25,8 @@ use daemon::Daemon;
 use peer::{Peer, Way};
 
 const OURS: &str = "Work Factory";
-const ONE: &str = "old design, one by one";
-const POOL: &str = "old design, pool of 50";
+const ONE: &str = "old design one by one";
+const POOL: &str = "old design with a pool of 50";
 
 /// The connections of the old API, and the jobs that its worker ran at once, at every distance. The analysis proposed
 /// fewer for longer links (30, 15, 10); fifty everywhere is the kinder.
@@ -66,7 +66,7 @@ pub(crate) async fn old(options: &Options) -> anyhow::Result<()> {
                 (other, 100) if other == Way::Fifty.name() => Some(Goal::AtLeast(2_000.0)),
                 _ => None,
             };
-            report.ratio(format!("ours to {other}, at {rtt} ms"), "rate", &name(OURS, *rtt), &name(other, *rtt), goal);
+            report.ratio(format!("{OURS} to {other}, at {rtt} ms"), "rate", &name(OURS, *rtt), &name(other, *rtt), goal);
         }
     }
     if let Some(path) = &options.svg {

@@ -37,8 +37,10 @@ impl Daemon {
         let address = free_port()?;
         let log = File::create(dir.path().join("log"))?;
         let mut command = Command::new(program);
-        // It keeps everything below the home folder; its web page is for nobody here.
-        command.env("HOME", dir.path()).env_remove("FAKTORY_PASSWORD").args(["-e", "development", "-l", "warn"]);
+        command.args(["-e", "development", "-l", "warn"]).env_remove("FAKTORY_PASSWORD").env_remove("FAKTORY_ENV");
+        // By itself it would keep its store, and look for its configuration, in the user's home folder.
+        command.arg("-d").arg(dir.path().join("db")).arg("-c").arg(dir.path());
+        // Its web page is for nobody here.
         command.args(["-b", &address.to_string(), "-w", "127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("{} does not start", program.display()))?;

@@ -39,9 +39,9 @@ impl Way {
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Single => "Faktory, 1 connection",
-            Self::Fifty => "Faktory, 50 connections",
-            Self::Bulk => "Faktory, bulk and 50 workers",
+            Self::Single => "Faktory with 1 connection",
+            Self::Fifty => "Faktory with 50 connections",
+            Self::Bulk => "Faktory in bulk with 50 workers",
         }
     }
 
