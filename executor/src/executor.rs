@@ -11,9 +11,9 @@ use wf_broker::Broker;
 use wf_schema::{Lane, Queue};
 
 use crate::drain::DrainReport;
-use crate::lane_loop;
 use crate::node::Node;
 use crate::{ExecutorError, ExecutorOptions, ExecutorStats, Registry};
+use crate::{distance, lane_loop, run_times, surplus};
 
 /// How long batches have, after the deadline of a drain, to settle what is done.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ impl Executor {
         let queues = options.queues().to_vec();
         let node = Node::new(broker, registry, options, handlers);
         own.spawn(node.renewals.clone().keep(lease));
+        own.spawn(distance::measure(node.clone()));
+        own.spawn(run_times::share(node.clone()));
         let executor = Self { node, loops: TaskTracker::new(), own: Some(own) };
         queues.into_iter().for_each(|queue| executor.serve(queue));
         Ok(executor)
@@ -61,8 +63,15 @@ impl Executor {
     pub fn serve(&self, queue: Queue) {
         let Some(own) = self.own.as_ref().filter(|_| !self.node.phases.draining.is_cancelled()) else { return };
         for desk in Lane::of(&queue).into_iter().filter_map(|lane| self.node.open(lane)) {
+            self.loops.spawn_on(surplus::watch(self.node.clone(), desk.clone()), own.handle());
             self.loops.spawn_on(lane_loop::pull(self.node.clone(), desk), own.handle());
         }
+    }
+
+    /// From now on fetches and asks for at most `bytes` of messages, over all lanes, in place of what its options say
+    /// and within their limits. What it has beyond that is worked off first.
+    pub fn prefetch_bytes(&self, bytes: usize) {
+        self.node.account(|credit, _| credit.set_bytes(ExecutorOptions::within_prefetch(bytes)));
     }
 
     /// What it has done so far.
