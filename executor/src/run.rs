@@ -37,7 +37,10 @@ async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, mut charge: Cha
     let turn = tokio::select! {
         biased;
         () = node.phases.draining.cancelled() => None,
-        () = released(&charge) => None,
+        () = released(&charge) => {
+            count_up(&node.tally.handed_on, 1);
+            None
+        }
         turn = charge.desk.turns.clone().acquire_owned() => turn.ok(),
     };
     let Some(turn) = turn else {

@@ -18,7 +18,6 @@ use wf_broker::LaneStats;
 use crate::desk::Desk;
 use crate::hand::{Ask, Hand};
 use crate::node::Node;
-use crate::stats::count_up;
 
 pub(crate) use share::MAX_HOPS;
 use share::{Outlook, Seen, share};
@@ -97,5 +96,4 @@ fn give(node: &Node, desk: &Desk, outlook: Outlook, stats: LaneStats) {
             hand.ask(ask);
         }
     }
-    count_up(&node.tally.handed_on, released as u64);
 }

@@ -310,7 +310,11 @@ impl Jobs {
                 self.checkpoint = tokio::time::Instant::now() + self.node.options.checkpoint_interval();
             }
             Event::Checkpoint => self.commit(),
-            Event::Asked(Ask::Release) => self.halted |= self.begun == 0,
+            Event::Asked(Ask::Release) if self.begun == 0 && !self.halted => {
+                self.halted = true;
+                count_up(&self.node.tally.handed_on, 1);
+            }
+            Event::Asked(Ask::Release) => {}
             Event::Asked(Ask::Split { keep, piece }) => self.split(keep, piece),
             Event::Draining => {
                 self.told = true;
