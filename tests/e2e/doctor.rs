@@ -227,7 +227,7 @@ async fn a_broker_that_cannot_be_used_is_named_and_what_is_known_is_told() {
 async fn a_long_link_asks_for_another_profile() {
     let stage = Stage::new();
     let (server, monitor) = monitored(&stage, ServerOptions::new()).await;
-    let link = DelayProxy::start(server.address(), Duration::from_millis(50)).await;
+    let link = DelayProxy::start(server.address(), Duration::from_millis(50));
     let said = doctor(&stage, &format!("--broker {} --monitor {monitor}", link.url()), 0).await;
     let (rtt, fits) = (&said.0["measured"]["link"]["rtt_min_ms"], &said.0["measured"]["profile"]["fits"]);
     assert!(rtt.as_f64().unwrap() >= 100.0 && fits != "local" && fits != "lan", "{:#}", said.0);
@@ -278,7 +278,7 @@ fn flatten(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
 async fn an_examination_that_is_cut_short_tells_what_it_has() {
     let stage = Stage::new();
     let server = TestServer::start(ServerOptions::new());
-    let link = DelayProxy::start(server.address(), Duration::from_millis(50)).await;
+    let link = DelayProxy::start(server.address(), Duration::from_millis(50));
     let broker = format!("--broker {}", link.url());
     let said = doctor(&stage, &format!("{broker} --timeout 2s"), 1).await;
     assert_eq!(said.0["ended"], json!("timed_out"));
