@@ -77,6 +77,11 @@ impl Credit {
         Self { bytes: bytes as f64, work: work.as_secs_f64() * slots as f64, slots: slots as f64, lanes: Vec::new() }
     }
 
+    /// Another budget of bytes. What is used of the one before stays used.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        self.bytes = bytes as f64;
+    }
+
     /// One more lane to share the budget.
     pub(crate) fn add(&mut self, weight: u32) -> LaneId {
         self.lanes.push(Account {

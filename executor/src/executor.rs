@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Dropping it stops everything at once and loses nothing: what was not acknowledged is delivered again when its lease
 /// is over. [`Executor::drain`] is the polite way.
 pub struct Executor {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     /// The lane loops.
     loops: TaskTracker,
     /// The thread of its own. Taken out only when dropped.

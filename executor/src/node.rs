@@ -98,7 +98,7 @@ impl Node {
     }
 
     /// Books something, and hands out the credit that it frees.
-    fn account(&self, book: impl FnOnce(&mut Credit)) {
+    pub(crate) fn account(&self, book: impl FnOnce(&mut Credit)) {
         let mut desks = self.desks.lock();
         book(&mut desks.credit);
         for (id, grant) in desks.credit.grants() {

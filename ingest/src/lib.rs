@@ -15,14 +15,13 @@ mod publisher;
 mod receipt;
 mod schedule;
 mod tally;
-mod window;
 
 pub use error::{EnqueueError, PublishError};
 pub use http::{HttpState, ServeError, Server};
 pub use options::{BatchOptions, HttpOptions, Patience, ProducerOptions, RunTimes};
 pub use outcome::{Outcome, outcome, wait_for_outcome};
-pub use producer::{Producer, Submitted};
+pub use producer::{Pace, PaceSetter, Producer, Submitted};
 pub use publisher::{Published, Publisher, PublisherStats, Sending};
 pub use receipt::Receipt;
 pub use tally::IdRange;
-pub use window::Window;
+pub use wf_broker::Window;
