@@ -18,4 +18,4 @@ pub use contract::{
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use error::{BrokerError, Cause, Result};
-pub use window::{Gate, Pass, Window};
+pub use window::{Gate, Pass, WeakGate, Window};

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -56,6 +56,17 @@ pub struct Pass {
     place: Window,
 }
 
+/// A gate that is not kept by this: it changes the window as long as somebody else has it.
+#[derive(Clone)]
+pub struct WeakGate(Weak<Mutex<State>>);
+
+impl WeakGate {
+    /// As [`Gate::resize`]: whether the gate is still there.
+    pub fn resize(&self, window: Window) -> bool {
+        self.0.upgrade().map(|gate| Gate(gate).resize(window)).is_some()
+    }
+}
+
 impl Gate {
     /// A gate to `window`, with nothing in it. A window for nothing at all is one for a single byte, or message.
     pub fn new(window: Window) -> Self {
@@ -101,6 +112,11 @@ impl Gate {
     /// Changes the window. What is in it stays; if that is more than it holds now, nothing enters until enough has left.
     pub fn resize(&self, window: Window) {
         self.change(|state| state.size = window.at_least_one());
+    }
+
+    /// The same gate, not kept.
+    pub fn downgrade(&self) -> WeakGate {
+        WeakGate(Arc::downgrade(&self.0))
     }
 
     /// The window.

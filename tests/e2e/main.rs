@@ -9,6 +9,7 @@ mod configuration;
 mod distance;
 mod executors;
 mod flat_memory;
+mod following;
 mod http;
 mod resume;
 mod run;

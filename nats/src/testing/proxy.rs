@@ -27,8 +27,8 @@ pub struct DelayProxy {
 
 struct Shared {
     target: SocketAddr,
-    /// How long each direction takes.
-    delay: Duration,
+    /// How long each direction takes, in microseconds.
+    delay: AtomicU64,
     /// Counts the cuts; connections of an earlier count are dead.
     cuts: watch::Sender<u64>,
     /// Whether new connections are refused.
@@ -45,7 +45,7 @@ impl DelayProxy {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             target,
-            delay,
+            delay: AtomicU64::new(micros(delay)),
             cuts: watch::Sender::new(0),
             refusing: watch::Sender::new(false),
             connections: AtomicU64::new(0),
@@ -64,6 +64,11 @@ impl DelayProxy {
     /// The URL of the server behind it.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
+    }
+
+    /// Lets each direction take `delay` from now on. What is on its way already arrives when it would have.
+    pub fn set_delay(&self, delay: Duration) {
+        self.shared.delay.store(micros(delay), Ordering::Relaxed);
     }
 
     /// Cuts all connections, and loses what is on its way. New ones are let through.
@@ -99,6 +104,10 @@ impl Drop for DelayProxy {
     }
 }
 
+fn micros(delay: Duration) -> u64 {
+    u64::try_from(delay.as_micros()).unwrap()
+}
+
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((near, _)) = listener.accept().await {
         if !*shared.refusing.borrow() {
@@ -116,19 +125,20 @@ async fn pass(near: TcpStream, shared: Arc<Shared>) {
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
     // One side that ends, ends both: dropping the halves closes the connection.
     tokio::select! {
-        () = carry(near_read, far_write, shared.delay, &shared.up) => {}
-        () = carry(far_read, near_write, shared.delay, &shared.down) => {}
+        () = carry(near_read, far_write, &shared.delay, &shared.up) => {}
+        () = carry(far_read, near_write, &shared.delay, &shared.down) => {}
         _ = cuts.changed() => {}
     }
 }
 
 /// Carries one direction, each chunk as much later as the link is long.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, count: &AtomicU64) {
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: &AtomicU64, count: &AtomicU64) {
     let (depart, mut arrive) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
     let reading = async move {
         let mut buffer = vec![0; CHUNK];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
             count.fetch_add(read as u64, Ordering::Relaxed);
+            let delay = Duration::from_micros(delay.load(Ordering::Relaxed));
             if depart.send((Instant::now() + delay, buffer[..read].to_vec())).await.is_err() {
                 return;
             }
