@@ -3,6 +3,7 @@
 //! The batcher is *self-clocking*. While nothing of a place is on its way, what comes leaves at once: waiting would
 //! only cost latency. Otherwise jobs gather until the batch is full, until what was on its way has arrived, or until
 //! `linger` is over. So a quiet factory is quick, a busy one sends full batches, and nobody has to say which it is.
+//! While somebody is giving many jobs in one go, what arrives cuts no batch short: the next jobs are there already.
 //!
 //! Everything is bounded: jobs that have not left yet take at most the *room*; what does not fit stays with its
 //! caller.
@@ -52,6 +53,17 @@ pub(crate) struct Incoming<'a> {
     pub(crate) trace: Option<&'a str>,
 }
 
+impl Incoming<'_> {
+    fn place(&self) -> Place {
+        Place { lane: self.job.lane.clone(), format: self.job.format, due: self.due }
+    }
+
+    /// Whether it can share a batch with `other`.
+    fn belongs_with(&self, other: &Self) -> bool {
+        self.job.lane == other.job.lane && self.job.format == other.job.format && self.due == other.due
+    }
+}
+
 /// A batch that is ready to leave. It counts as on its way from now until [`Batcher::arrived`].
 #[derive(Debug)]
 pub(crate) struct Closed<R> {
@@ -79,6 +91,8 @@ pub(crate) struct Batcher<R> {
     deadlines: VecDeque<(Duration, Place, BatchId)>,
     /// Places where a batch was opened while nothing was on its way.
     idle: Vec<Place>,
+    /// How many callers are giving many jobs in one go.
+    bulks: usize,
     ready: Vec<Closed<R>>,
 }
 
@@ -115,74 +129,122 @@ impl<R: Default + Clone> Batcher<R> {
             ratio: 1.0,
             deadlines: VecDeque::new(),
             idle: Vec::new(),
+            bulks: 0,
             ready: Vec::new(),
         }
     }
 
-    /// Puts a job into the open batch of its place: its id, and the batch's receipt. `None` if there is no room.
+    /// Puts `jobs` into the open batches of their places, in order, as far as there is room: how many. `put` is told the
+    /// number of each among `jobs`, its id, and its batch's receipt.
     ///
     /// After a group of jobs, [`Batcher::rest`] must be called.
-    pub(crate) fn push(&mut self, incoming: Incoming<'_>, now: Moment) -> Option<(JobId, &R)> {
-        let job = incoming.job;
-        let cost = job.args.len() + JOB_COST;
-        // With nothing held there is room for anything, or a large job could never pass.
-        if self.held > 0 && self.held + cost + BATCH_COST > self.room {
-            self.make_room(now);
-            return None;
+    pub(crate) fn take(&mut self, jobs: &[Incoming<'_>], now: Moment, mut put: impl FnMut(usize, JobId, &R)) -> usize {
+        let mut taken = 0;
+        while let Some(first) = jobs.get(taken) {
+            // Neighbours are mostly alike: where they belong is found out once for all of them.
+            let alike = jobs[taken..].iter().take_while(|job| job.belongs_with(first)).count();
+            let before = taken;
+            taken += self.take_alike(&jobs[before..before + alike], now, |at, id, receipt| put(before + at, id, receipt));
+            if taken < before + alike {
+                break;
+            }
         }
-        let place = Place { lane: job.lane.clone(), format: job.format, due: incoming.due };
-        let limits = Thresholds { options: &self.options, arriving: job.args.len() };
-        let ratio = self.ratio;
-        let slot = self.slots.entry(place).or_insert_with(|| Slot { open: None, in_flight: 0, ratio });
-        let crowded = slot.open.as_ref().is_some_and(|open| limits.crowded(open, slot.ratio));
-        let index = match &mut slot.open {
-            Some(open) if !crowded => open.batch.push(job).ok(),
-            _ => None,
-        };
-        let index = match index {
-            Some(index) => index,
-            // There is no batch, or the job does not fit into it any more.
-            None => self.reopen(&incoming, now)?,
-        };
-        self.settle_in(&incoming, cost, index)
+        taken
     }
 
-    /// Closes the batch of the job's place if there is one, and opens another with the job.
-    fn reopen(&mut self, incoming: &Incoming<'_>, now: Moment) -> Option<u32> {
-        let job = incoming.job;
-        let place = Place { lane: job.lane.clone(), format: job.format, due: incoming.due };
-        self.close(&place);
-        let slot = self.slots.get_mut(&place)?;
+    /// The same for jobs of one place.
+    fn take_alike(&mut self, jobs: &[Incoming<'_>], now: Moment, mut put: impl FnMut(usize, JobId, &R)) -> usize {
+        let Some(place) = jobs.first().map(Incoming::place) else { return 0 };
+        let mut taken = 0;
+        while taken < jobs.len() {
+            match self.fill(&place, jobs, &mut taken, &mut put) {
+                Filled::AllTaken => {}
+                Filled::ToTheBrim => self.close(&place),
+                Filled::WithoutRoom => {
+                    self.make_room(now);
+                    break;
+                }
+                Filled::NeedsAnother => {
+                    if let Some(incoming) = jobs.get(taken) {
+                        self.reopen(&place, incoming, now);
+                    }
+                }
+                // It stays with its caller.
+                Filled::FitsNowhere => {
+                    self.discard(&place);
+                    break;
+                }
+            }
+        }
+        taken
+    }
+
+    /// Puts `jobs` from number `taken` on into the open batch of `place`, until something is in the way.
+    fn fill(
+        &mut self,
+        place: &Place,
+        jobs: &[Incoming<'_>],
+        taken: &mut usize,
+        put: &mut impl FnMut(usize, JobId, &R),
+    ) -> Filled {
+        let ratio = self.ratio;
+        if !self.slots.contains_key(place) {
+            self.slots.insert(place.clone(), Slot { open: None, in_flight: 0, ratio });
+        }
+        let Some(slot) = self.slots.get_mut(place) else { return Filled::WithoutRoom };
+        while let Some(incoming) = jobs.get(*taken) {
+            let args = incoming.job.args.len();
+            let cost = args + JOB_COST;
+            // A batch that was opened for this job has passed already.
+            let others = self.held - slot.open.as_ref().filter(|open| open.batch.is_empty()).map_or(0, |open| open.held);
+            // With nothing held there is room for anything, or a large job could never pass.
+            if others > 0 && others + cost + BATCH_COST > self.room {
+                return Filled::WithoutRoom;
+            }
+            let limits = Thresholds { options: &self.options, arriving: args };
+            let Some(open) = slot.open.as_mut().filter(|open| open.batch.is_empty() || !limits.crowded(open, slot.ratio)) else {
+                return Filled::NeedsAnother;
+            };
+            let Ok(index) = open.batch.push(incoming.job) else {
+                return if open.batch.is_empty() { Filled::FitsNowhere } else { Filled::NeedsAnother };
+            };
+            open.held += cost;
+            open.run_time += incoming.run_time;
+            self.held += cost;
+            self.held_open += cost;
+            self.most_held = self.most_held.max(self.held);
+            put(*taken, JobId { batch: open.batch.header().id, index }, &open.receipt);
+            *taken += 1;
+            if (Thresholds { arriving: 0, ..limits }).full(open, slot.ratio) {
+                return Filled::ToTheBrim;
+            }
+        }
+        Filled::AllTaken
+    }
+
+    /// Closes the batch of `place` if there is one, and opens another for `first`.
+    fn reopen(&mut self, place: &Place, first: &Incoming<'_>, now: Moment) {
+        self.close(place);
+        let Some(slot) = self.slots.get_mut(place) else { return };
         let id = (self.new_id)();
         let header = Header { id, enqueued_at: now.wall, due: place.due, format: place.format, hops: 0, trace: None };
-        let mut batch = BatchBuilder::new(header);
-        let index = batch.push(job).ok()?;
-        let trace = incoming.trace.map(str::to_owned);
-        slot.open = Some(Open { batch, receipt: R::default(), held: BATCH_COST, run_time: Duration::ZERO, trace });
+        let trace = first.trace.map(str::to_owned);
+        let (batch, receipt) = (BatchBuilder::new(header), R::default());
+        slot.open = Some(Open { batch, receipt, held: BATCH_COST, run_time: Duration::ZERO, trace });
         self.hold(BATCH_COST);
-        if slot_is_idle(&self.slots, &place) {
-            self.idle.push(place);
+        if slot_is_idle(&self.slots, place) {
+            self.idle.push(place.clone());
         } else {
-            self.deadlines.push_back((now.clock + self.options.linger, place, id));
+            self.deadlines.push_back((now.clock + self.options.linger, place.clone(), id));
         }
-        Some(index)
     }
 
-    /// Counts a job that was just put into the open batch of its place, and closes the batch if that made it full.
-    fn settle_in(&mut self, incoming: &Incoming<'_>, cost: usize, index: u32) -> Option<(JobId, &R)> {
-        self.hold(cost);
-        let place = Place { lane: incoming.job.lane.clone(), format: incoming.job.format, due: incoming.due };
-        let limits = Thresholds { options: &self.options, arriving: 0 };
-        let slot = self.slots.get_mut(&place)?;
-        let open = slot.open.as_mut()?;
-        open.held += cost;
-        open.run_time += incoming.run_time;
-        let id = JobId { batch: open.batch.header().id, index };
-        if !limits.full(open, slot.ratio) {
-            return Some((id, &self.slots.get(&place)?.open.as_ref()?.receipt));
+    /// Takes back an open batch that is empty.
+    fn discard(&mut self, place: &Place) {
+        if let Some(open) = self.slots.get_mut(place).and_then(|slot| slot.open.take_if(|open| open.batch.is_empty())) {
+            self.held = self.held.saturating_sub(open.held);
+            self.held_open = self.held_open.saturating_sub(open.held);
         }
-        self.close(&place);
-        self.ready.last().map(|closed| (id, &closed.receipt))
     }
 
     /// Says that a group of jobs is complete: what was opened in it while nothing was on its way leaves now.
@@ -222,9 +284,27 @@ impl<R: Default + Clone> Batcher<R> {
             return;
         }
         if slot.open.is_some() {
-            self.close(place);
+            // It has a deadline, so nobody waits longer than they would otherwise.
+            if self.bulks == 0 {
+                self.close(place);
+            }
         } else if place.due.is_some() || self.slots.len() > QUIET_PLACES {
             self.slots.remove(place);
+        }
+    }
+
+    /// Says that somebody begins to give many jobs in one go.
+    pub(crate) fn bulk_begins(&mut self) {
+        self.bulks += 1;
+    }
+
+    /// Says that somebody has given the last of them: what was held for more leaves now where nothing is on its way.
+    pub(crate) fn bulk_ends(&mut self) {
+        self.bulks = self.bulks.saturating_sub(1);
+        if self.bulks == 0 {
+            let waits = |slot: &Slot<R>| slot.open.is_some() && slot.in_flight == 0;
+            let waiting: Vec<Place> = self.slots.iter().filter(|(_, slot)| waits(slot)).map(|(place, _)| place.clone()).collect();
+            waiting.iter().for_each(|place| self.close(place));
         }
     }
 
@@ -305,6 +385,20 @@ impl<R: Default + Clone> Batcher<R> {
 
 fn slot_is_idle<R>(slots: &HashMap<Place, Slot<R>>, place: &Place) -> bool {
     slots.get(place).is_some_and(|slot| slot.in_flight == 0)
+}
+
+/// Why no more jobs were put into an open batch.
+enum Filled {
+    /// There are none left.
+    AllTaken,
+    /// It is full.
+    ToTheBrim,
+    /// The room is taken.
+    WithoutRoom,
+    /// There is no open batch, or the next job does not fit into it.
+    NeedsAnother,
+    /// The next job does not even fit into a batch of its own.
+    FitsNowhere,
 }
 
 /// When a batch is full.

@@ -9,5 +9,5 @@ mod proxy;
 mod server;
 
 pub use fetch::nats_server;
-pub use proxy::DelayProxy;
+pub use proxy::{Conditions, DelayProxy, Stalls, Way};
 pub use server::{ServerOptions, TestServer};

@@ -150,7 +150,7 @@ async fn a_lost_connection_in_mid_flow_loses_nothing() {
     // What is on its way to us when the connection breaks comes again after its lease.
     settings.lease = Duration::from_secs(1);
     setup(&options(&server), &settings, OnDifference::Refuse).await.unwrap();
-    let proxy = DelayProxy::start(server.address(), Duration::from_millis(5)).await;
+    let proxy = DelayProxy::start(server.address(), Duration::from_millis(5));
     let broker = NatsBroker::connect(NatsOptions::new([proxy.url()]).unwrap()).await.unwrap();
     let lane = lane();
     let mut source = broker.lane(lane.clone()).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_lost_connection_in_mid_flow_loses_nothing() {
 async fn distance_costs_no_round_trip_per_message() {
     const MESSAGES: usize = 3_000;
     let (server, _) = set_up().await;
-    let proxy = DelayProxy::start(server.address(), Duration::from_millis(50)).await;
+    let proxy = DelayProxy::start(server.address(), Duration::from_millis(50));
     let broker = NatsBroker::connect(NatsOptions::new([proxy.url()]).unwrap()).await.unwrap();
     let lane = lane();
     let mut source = broker.lane(lane.clone()).await.unwrap();

@@ -12,7 +12,7 @@ async fn no_job_costs_a_round_trip() {
     const JOBS: u64 = 100_000;
     const BATCHES: u64 = 100;
     let server = TestServer::start(ServerOptions::new());
-    let link = DelayProxy::start(server.address(), Duration::from_millis(50)).await;
+    let link = DelayProxy::start(server.address(), Duration::from_millis(50));
     let stage = Stage::with("profile = \"wan\"\nbatch.jobs = 1000\n");
     stage.run(&format!("broker setup --broker {}", server.url())).await.expect(0);
     stage.file("jobs.ndjson", echoes(0..JOBS, ""));
@@ -51,7 +51,7 @@ async fn a_run_at_a_distance_sends_a_few_messages_a_batch() {
     const JOBS: u64 = 100_000;
     const BATCHES: u64 = 100;
     let server = TestServer::start(ServerOptions::new());
-    let link = DelayProxy::start(server.address(), Duration::from_millis(50)).await;
+    let link = DelayProxy::start(server.address(), Duration::from_millis(50));
     let tap = Tap::on(link.address()).await;
     let stage = Stage::with("profile = \"wan\"\nbatch.jobs = 1000\n");
     stage.file("jobs.ndjson", echoes(0..JOBS, ""));

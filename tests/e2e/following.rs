@@ -55,7 +55,7 @@ async fn tuned_to(factory: &Factory, right: impl Fn(&Tuned) -> bool) -> Tuned {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_follows_its_link_from_near_to_far_and_back() {
     let server = TestServer::start(ServerOptions::new());
-    let link = DelayProxy::start(server.address(), Duration::ZERO).await;
+    let link = DelayProxy::start(server.address(), Duration::ZERO);
     let loader = Loader::new().flags([("profile", "auto"), ("broker.url", &link.url())]);
     let factory = Factory::load(&loader).await.unwrap();
     let near = tuned_to(&factory, |_| true).await;
@@ -100,7 +100,7 @@ async fn a_process_follows_its_link_from_near_to_far_and_back() {
 #[tokio::test]
 async fn the_program_says_what_it_chose() {
     let server = TestServer::start(ServerOptions::new());
-    let link = DelayProxy::start(server.address(), Duration::from_millis(50)).await;
+    let link = DelayProxy::start(server.address(), Duration::from_millis(50));
     let stage = Stage::with("profile = \"auto\"\n[publish]\nwindow_bytes = \"3 MiB\"\n");
     let broker = format!("--broker {}", link.url());
     stage.run(&format!("broker setup {broker}")).await.expect(0);

@@ -38,7 +38,8 @@ fn at(millis: u64) -> Moment {
 
 /// Pushes jobs as one group.
 fn push(batcher: &mut Batcher<()>, jobs: &[Job<'static>], now: Moment) -> usize {
-    let taken = jobs.iter().take_while(|job| batcher.push(incoming(job), now).is_some()).count();
+    let jobs: Vec<_> = jobs.iter().map(incoming).collect();
+    let taken = batcher.take(&jobs, now, |_, _, ()| ());
     batcher.rest();
     taken
 }
@@ -77,6 +78,26 @@ fn behind_another_jobs_gather_until_it_arrives() {
 }
 
 #[test]
+fn an_arrival_cuts_no_batch_short_while_more_is_coming() {
+    let mut batcher = batcher();
+    batcher.bulk_begins();
+    push(&mut batcher, &[job("q", 10)], at(0));
+    let first = batcher.take_ready().pop().unwrap();
+    push(&mut batcher, &[job("q", 10)], at(1));
+    batcher.left(first.held);
+    batcher.arrived(&first.place, Some((100, 100)));
+    assert!(batcher.take_ready().is_empty());
+    push(&mut batcher, &vec![job("q", 10); 60], at(2));
+    assert_eq!(sizes(&batcher.take_ready()), [50]);
+    // Those behind them wait no longer than usual, and not at all once nothing more comes.
+    assert_eq!(batcher.deadline(), Some(Duration::from_millis(7)));
+    batcher.arrived(&first.place, Some((100, 100)));
+    assert!(batcher.take_ready().is_empty());
+    batcher.bulk_ends();
+    assert_eq!(sizes(&batcher.take_ready()), [11]);
+}
+
+#[test]
 fn or_until_linger_is_over() {
     let mut batcher = batcher();
     push(&mut batcher, &[job("q", 10)], at(0));
@@ -109,9 +130,8 @@ fn or_until_it_is_full_by_any_measure() {
     // Expected run time.
     let mut full = batcher();
     let slow = job("q", 1);
-    for _ in 0..6 {
-        full.push(Incoming { run_time: Duration::from_millis(400), ..incoming(&slow) }, at(0)).unwrap();
-    }
+    let slow = Incoming { run_time: Duration::from_millis(400), ..incoming(&slow) };
+    assert_eq!(full.take(&[slow; 6], at(0), |_, _, ()| ()), 6);
     full.rest();
     assert_eq!(sizes(&full.take_ready()), [3, 3]);
 }
@@ -179,9 +199,8 @@ fn a_trace_travels_with_a_job_that_leaves_alone() {
     let traced = |count: usize| {
         let mut batcher = batcher();
         let job = job("q", 10);
-        for _ in 0..count {
-            batcher.push(Incoming { trace: Some("00-a-b-01"), ..incoming(&job) }, at(0)).unwrap();
-        }
+        let traced = Incoming { trace: Some("00-a-b-01"), ..incoming(&job) };
+        assert_eq!(batcher.take(&vec![traced; count], at(0), |_, _, ()| ()), count);
         batcher.rest();
         batcher.take_ready().pop().unwrap().batch.header().trace.clone()
     };
@@ -193,9 +212,8 @@ fn a_trace_travels_with_a_job_that_leaves_alone() {
 fn what_falls_due_at_another_time_goes_in_another_batch() {
     let mut batcher = batcher();
     let job = job("q", 10);
-    for due in [None, Some(1_000), Some(2_000), Some(1_000)] {
-        batcher.push(Incoming { due, ..incoming(&job) }, at(0)).unwrap();
-    }
+    let jobs = [None, Some(1_000), Some(2_000), Some(1_000)].map(|due| Incoming { due, ..incoming(&job) });
+    assert_eq!(batcher.take(&jobs, at(0), |_, _, ()| ()), 4);
     batcher.rest();
     let mut left: Vec<_> = batcher.take_ready().iter().map(|c| (c.batch.header().due, c.batch.len())).collect();
     left.sort_unstable();
@@ -239,6 +257,7 @@ enum Act {
     Wait { micros: u64 },
     Pace { micros: u64, wire_bytes: usize },
     CloseAll,
+    Bulk { begins: bool },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -250,6 +269,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0..8_000u64).prop_map(|micros| Act::Wait { micros }),
         1 => (0..8_000u64, 1_000..60_000usize).prop_map(|(micros, wire_bytes)| Act::Pace { micros, wire_bytes }),
         1 => Just(Act::CloseAll),
+        2 => any::<bool>().prop_map(|begins| Act::Bulk { begins }),
     ]
 }
 
@@ -296,12 +316,12 @@ proptest! {
                     let job = job(&format!("q{queue}"), args).priority(Priority::ALL[priority as usize]);
                     let due = due.then_some(2_000);
                     let incoming = Incoming { due, run_time: Duration::from_millis(run_ms), ..incoming(&job) };
-                    for _ in 0..count {
-                        match batcher.push(incoming, Moment { clock: now, wall: 1 }) {
-                            Some((id, ())) => prop_assert!(ledger.told.insert(id, (job.lane.clone(), due)).is_none()),
-                            None => break,
-                        }
-                    }
+                    let (mut told, mut news) = (0, true);
+                    let taken = batcher.take(&vec![incoming; count], Moment { clock: now, wall: 1 }, |at, id, ()| {
+                        news &= at == told && ledger.told.insert(id, (job.lane.clone(), due)).is_none();
+                        told += 1;
+                    });
+                    prop_assert!(news && told == taken);
                     batcher.rest();
                 }
                 Act::Leave => {
@@ -326,6 +346,8 @@ proptest! {
                     batcher.tick(now);
                 }
                 Act::CloseAll => batcher.close_all(),
+                Act::Bulk { begins: true } => batcher.bulk_begins(),
+                Act::Bulk { begins: false } => batcher.bulk_ends(),
             }
             let ready = batcher.take_ready();
             ledger.leave(&ready);

@@ -132,7 +132,7 @@ async fn whole(
         report.hold_back(jobs.len() as u64);
         return Ok(report.answer(stopped, false, false));
     }
-    let incoming = jobs.iter().map(|(_, job)| state.producer.admit(job)).collect::<Result<Vec<_>, _>>()?;
+    let incoming = jobs.iter().map(|(_, job)| state.producer.admit(job, None)).collect::<Result<Vec<_>, _>>()?;
     if incoming.is_empty() {
         return Ok(report.answer(stopped, false, false));
     }

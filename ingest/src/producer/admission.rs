@@ -78,15 +78,10 @@ impl Carrier {
         }
         let now = self.moment();
         Ok(self.with(|batcher| {
-            let mut place = from;
-            while let Some(incoming) = jobs.get(place)
-                && let Some((id, receipt)) = batcher.push(*incoming, now)
-            {
-                put(place, id, receipt);
-                place += 1;
-            }
+            let jobs = jobs.get(from..).unwrap_or_default();
+            let taken = batcher.take(jobs, now, |at, id, receipt| put(from + at, id, receipt));
             batcher.rest();
-            place
+            from + taken
         }))
     }
 }

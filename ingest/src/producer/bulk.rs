@@ -1,9 +1,13 @@
 //! Many jobs of one caller.
 
+use std::sync::Arc;
+
 use wf_schema::Job;
 
 use super::Producer;
+use super::carrier::Carrier;
 use crate::EnqueueError;
+use crate::batcher::Batcher;
 use crate::tally::{Tallied, Tally};
 
 /// Takes many jobs, in groups, and keeps count of what becomes of them. The memory it takes does not grow with the
@@ -11,6 +15,23 @@ use crate::tally::{Tallied, Tally};
 pub(crate) struct Bulk {
     producer: Producer,
     tally: Tally,
+    open: Open,
+}
+
+/// Tells the batcher that more is coming, as long as it lives.
+struct Open(Arc<Carrier>);
+
+impl Open {
+    fn new(carrier: &Arc<Carrier>) -> Self {
+        carrier.with(Batcher::bulk_begins);
+        Self(carrier.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.with(Batcher::bulk_ends);
+    }
 }
 
 impl Bulk {
@@ -20,7 +41,7 @@ impl Bulk {
     const STRIDE: usize = 256 << 10;
 
     pub(super) fn new(producer: Producer, listed: usize) -> Self {
-        Self { producer, tally: Tally::new(listed) }
+        Self { open: Open::new(&producer.carrier), producer, tally: Tally::new(listed) }
     }
 
     /// Takes a group of jobs, each with its place in the request.
@@ -30,8 +51,11 @@ impl Bulk {
     pub(crate) async fn push(&mut self, group: &[(u64, Job<'_>)]) -> Result<(), EnqueueError> {
         let mut incoming = Vec::with_capacity(group.len());
         let mut stopped = Ok(());
+        let mut checked = None;
         for (_, job) in group {
-            match self.producer.admit(job) {
+            let admitted = self.producer.admit(job, checked);
+            checked = Some(&*job.kind);
+            match admitted {
                 Ok(job) => incoming.push(job),
                 Err(error) => {
                     stopped = Err(error);
@@ -62,6 +86,8 @@ impl Bulk {
 
     /// What became of all of them.
     pub(crate) async fn finish(self) -> Tallied {
+        // Nothing more is coming, so that nothing is held for it while this waits.
+        drop(self.open);
         self.tally.finish().await
     }
 

@@ -1,59 +1,82 @@
-//! A link of one's own making: far away, and cut when a test says so.
+//! A link of one's own making: far away, slow, lossy, and cut when a test says so.
+//!
+//! Plain threads and blocking sockets: it takes nothing from the runtime that is tested over it, and sleeps to within
+//! a tenth of a millisecond, which an async timer does not.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+mod conditions;
+mod lane;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// The most that is read at once.
-const CHUNK: usize = 64 << 10;
+pub use conditions::{Conditions, Stalls};
+use lane::Lane;
 
-/// Chunks on their way: 64 MiB, more than two connections of 165 MB/s have under way at 100 ms.
-const ON_THE_WAY: usize = 1_024;
+/// A direction of the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Towards the server.
+    Up,
+    /// From the server.
+    Down,
+}
 
-/// Passes TCP connections on to a server, each direction delayed. Ends when dropped.
+/// Passes TCP connections on to a server, over a link of given [`Conditions`]. Ends when dropped.
 pub struct DelayProxy {
     address: SocketAddr,
     shared: Arc<Shared>,
-    accepting: JoinHandle<()>,
 }
 
 struct Shared {
     target: SocketAddr,
-    /// How long each direction takes, in microseconds.
-    delay: AtomicU64,
-    /// Counts the cuts; connections of an earlier count are dead.
-    cuts: watch::Sender<u64>,
-    /// Whether new connections are refused.
-    refusing: watch::Sender<bool>,
+    began: Instant,
+    conditions: Mutex<Arc<Conditions>>,
+    /// Counts the changes, so that who carries need not lock to see that there was none.
+    changes: AtomicU64,
+    up: Lane,
+    down: Lane,
+    /// Both sockets of every connection that lives.
+    open: Mutex<Vec<[TcpStream; 2]>>,
+    refusing: AtomicBool,
+    ended: AtomicBool,
     connections: AtomicU64,
-    up: AtomicU64,
-    down: AtomicU64,
 }
 
 impl DelayProxy {
     /// A link to `target` that takes `delay` in each direction: a round trip takes twice that.
-    pub async fn start(target: SocketAddr, delay: Duration) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+    pub fn start(target: SocketAddr, delay: Duration) -> Self {
+        Self::with(target, Conditions { delay, ..Conditions::default() })
+    }
+
+    /// A link to `target` of these `conditions`, on a free port of the loopback interface.
+    pub fn with(target: SocketAddr, conditions: Conditions) -> Self {
+        Self::listening((Ipv4Addr::LOCALHOST, 0).into(), target, conditions).unwrap()
+    }
+
+    /// The same at `address`.
+    ///
+    /// # Errors
+    /// When nothing can listen there.
+    pub fn listening(address: SocketAddr, target: SocketAddr, conditions: Conditions) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             target,
-            delay: AtomicU64::new(micros(delay)),
-            cuts: watch::Sender::new(0),
-            refusing: watch::Sender::new(false),
+            began: Instant::now(),
+            conditions: Mutex::new(Arc::new(conditions)),
+            changes: AtomicU64::new(0),
+            up: Lane::default(),
+            down: Lane::default(),
+            open: Mutex::default(),
+            refusing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             connections: AtomicU64::new(0),
-            up: AtomicU64::new(0),
-            down: AtomicU64::new(0),
         });
-        let accepting = tokio::spawn(accept(listener, shared.clone()));
-        Self { address, shared, accepting }
+        let accepting = shared.clone();
+        std::thread::Builder::new().name("link".into()).spawn(move || accept(&listener, &accepting))?;
+        Ok(Self { address, shared })
     }
 
     /// Where it listens.
@@ -66,19 +89,38 @@ impl DelayProxy {
         format!("nats://{}", self.address)
     }
 
-    /// Lets each direction take `delay` from now on. What is on its way already arrives when it would have.
+    /// Changes the conditions, for connections that live too. What is on its way still arrives as it would have.
+    pub fn set(&self, conditions: Conditions) {
+        *held(&self.shared.conditions) = Arc::new(conditions);
+        self.shared.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes how long each direction takes.
     pub fn set_delay(&self, delay: Duration) {
-        self.shared.delay.store(micros(delay), Ordering::Relaxed);
+        let now = held(&self.shared.conditions).clone();
+        self.set(Conditions { delay, ..(*now).clone() });
+    }
+
+    /// Lets nothing arrive that goes this `way`, silently, until [`DelayProxy::resume`].
+    pub fn hold(&self, way: Way) {
+        self.lane(way).hold(true);
+    }
+
+    /// Lets everything that was held back arrive.
+    pub fn resume(&self, way: Way) {
+        self.lane(way).hold(false);
     }
 
     /// Cuts all connections, and loses what is on its way. New ones are let through.
     pub fn cut(&self) {
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+        for sockets in held(&self.shared.open).drain(..) {
+            shut(&sockets);
+        }
     }
 
     /// Refuses new connections, or lets them through again.
     pub fn refuse(&self, refuse: bool) {
-        self.shared.refusing.send_replace(refuse);
+        self.shared.refusing.store(refuse, Ordering::Release);
     }
 
     /// How many connections it has passed on so far.
@@ -88,70 +130,71 @@ impl DelayProxy {
 
     /// How many bytes it has taken towards the server so far.
     pub fn bytes_up(&self) -> u64 {
-        self.shared.up.load(Ordering::Relaxed)
+        self.shared.up.bytes()
     }
 
     /// How many bytes it has taken from the server so far.
     pub fn bytes_down(&self) -> u64 {
-        self.shared.down.load(Ordering::Relaxed)
+        self.shared.down.bytes()
+    }
+
+    fn lane(&self, way: Way) -> &Lane {
+        match way {
+            Way::Up => &self.shared.up,
+            Way::Down => &self.shared.down,
+        }
     }
 }
 
 impl Drop for DelayProxy {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.shared.ended.store(true, Ordering::Release);
         self.cut();
+        self.resume(Way::Up);
+        self.resume(Way::Down);
+        // Wakes the thread that accepts, so that it sees the end.
+        TcpStream::connect(self.address).ok();
     }
 }
 
-fn micros(delay: Duration) -> u64 {
-    u64::try_from(delay.as_micros()).unwrap()
+/// A lock is never held over a panic here.
+fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    while let Ok((near, _)) = listener.accept().await {
-        if !*shared.refusing.borrow() {
-            tokio::spawn(pass(near, shared.clone()));
+fn shut(sockets: &[TcpStream; 2]) {
+    for socket in sockets {
+        // It may be closed already.
+        socket.shutdown(Shutdown::Both).ok();
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for near in listener.incoming().map_while(Result::ok) {
+        if shared.ended.load(Ordering::Acquire) {
+            return;
+        }
+        if !shared.refusing.load(Ordering::Acquire) {
+            let shared = shared.clone();
+            std::thread::spawn(move || pass(near, &shared));
         }
     }
 }
 
-async fn pass(near: TcpStream, shared: Arc<Shared>) {
-    let mut cuts = shared.cuts.subscribe();
-    let Ok(far) = TcpStream::connect(shared.target).await else { return };
+/// Starts the threads of a connection. One that cannot be made on the far side ends on the near side too.
+fn pass(near: TcpStream, shared: &Arc<Shared>) {
+    // The near side was told at once that it is connected; over a real link it hears that a round trip later.
+    let delay = held(&shared.conditions).delay;
+    std::thread::sleep(2 * delay);
+    let Ok(far) = TcpStream::connect(shared.target) else { return };
     near.set_nodelay(true).ok();
     far.set_nodelay(true).ok();
+    let (Ok(one), Ok(other)) = (near.try_clone(), far.try_clone()) else { return };
     shared.connections.fetch_add(1, Ordering::Relaxed);
-    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    // One side that ends, ends both: dropping the halves closes the connection.
-    tokio::select! {
-        () = carry(near_read, far_write, &shared.delay, &shared.up) => {}
-        () = carry(far_read, near_write, &shared.delay, &shared.down) => {}
-        _ = cuts.changed() => {}
+    held(&shared.open).push([one, other]);
+    for (from, to, way) in [(&near, &far, Way::Up), (&far, &near, Way::Down)] {
+        if let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) {
+            lane::carry(from, to, way, shared);
+        }
     }
-}
-
-/// Carries one direction, each chunk as much later as the link is long.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: &AtomicU64, count: &AtomicU64) {
-    let (depart, mut arrive) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
-    let reading = async move {
-        let mut buffer = vec![0; CHUNK];
-        while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            count.fetch_add(read as u64, Ordering::Relaxed);
-            let delay = Duration::from_micros(delay.load(Ordering::Relaxed));
-            if depart.send((Instant::now() + delay, buffer[..read].to_vec())).await.is_err() {
-                return;
-            }
-        }
-    };
-    let writing = async move {
-        while let Some((due, chunk)) = arrive.recv().await {
-            tokio::time::sleep_until(due).await;
-            if to.write_all(&chunk).await.is_err() {
-                return;
-            }
-        }
-    };
-    // What was read before the end is still carried.
-    tokio::join!(reading, writing);
 }

@@ -1,0 +1,65 @@
+//! Every benchmark in its small form: they start what they need, each job is found done once, and the report is whole.
+//! What they measure says nothing here.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs `bench --small`: its report.
+fn report(bench: &str) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, svg) = (folder.path().join("report.json"), folder.path().join("plot.svg"));
+    let output = Command::new(env!("CARGO_BIN_EXE_wf-bench"))
+        .args([bench, "--small", "--json"])
+        .arg(&json)
+        .arg("--svg")
+        .arg(&svg)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{bench} --small failed:\n{said}");
+    let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!(report["bench"], bench);
+    assert!(report["machine"]["cores"].as_u64().unwrap() > 0);
+    let figures = report["figures"].as_array().unwrap();
+    assert!(!figures.is_empty(), "{said}");
+    for figure in figures {
+        assert!(figure["median"].as_f64().is_some_and(f64::is_finite), "{figure}");
+    }
+    if let Ok(drawn) = std::fs::read_to_string(svg) {
+        assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"), "{bench}: half a plot");
+    }
+    report
+}
+
+/// The same for one that does jobs.
+fn with_jobs(bench: &str) {
+    let report = report(bench);
+    assert!(report["jobs_checked"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn sweep() {
+    with_jobs("sweep");
+}
+
+#[test]
+fn ceiling() {
+    with_jobs("ceiling");
+}
+
+#[test]
+fn slow() {
+    with_jobs("slow");
+}
+
+#[test]
+fn backlog() {
+    with_jobs("backlog");
+}
+
+#[test]
+fn link() {
+    report("link");
+}
