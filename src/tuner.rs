@@ -156,7 +156,7 @@ async fn follow(shared: Arc<Shared>) {
     let (mut anew, mut pause) = (tokio::time::Instant::now(), ANEW.0);
     loop {
         tokio::time::sleep(if mark.busy { LOOK } else { LOOK_AT_QUIET }).await;
-        match mark.look(&shared.broker, &mut link).await {
+        match mark.look(&shared.broker, &mut link, tokio::time::Instant::now() < anew).await {
             Ok(next) => mark = next,
             Err(error) if error.is_retryable() => {
                 // Nothing can be said of a link that is down. When it is back, counting begins anew.

@@ -36,7 +36,7 @@ pub struct Link {
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = |rate: &Rate| match rate.bytes_per_second() {
-            Some(rate) => format!("{:.1} MB/s", rate / 1e6),
+            Some(most) => format!("{}{:.1} MB/s", if rate.is_known() { "" } else { "at least " }, most / 1e6),
             None => "not known".to_owned(),
         };
         write!(f, "{}, up {}, down {}", self.round_trips, rate(&self.up), rate(&self.down))

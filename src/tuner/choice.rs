@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use wf_broker::Window;
-use wf_broker::link::Link;
+use wf_broker::link::{Link, Rate};
 use wf_ingest::Pace;
 use wf_schema::config::{Loaded, Loader, Origin, Profile, Size};
 
@@ -165,9 +165,12 @@ impl Chooser {
     fn choose(&self, link: &Link, now: Option<Profile>) -> Option<Tuning> {
         let (profile, bounds) = self.profile(link, now)?;
         let reach = link.round_trips.shortest()?.max(SHORTEST);
-        // Nothing is known of one direction before it was used: most links carry as much the other way.
-        let (up, down) = (link.up.bytes_per_second(), link.down.bytes_per_second());
-        let (up, down) = (up.or(down), down.or(up));
+        // A direction that has held nothing back is taken to carry as much as the other, as most links do.
+        let carries = |this: &Rate, other: &Rate| match this.bytes_per_second() {
+            Some(rate) if !this.is_known() => Some(rate.max(other.bytes_per_second().unwrap_or(0.0))),
+            rate => rate.or(other.bytes_per_second()),
+        };
+        let (up, down) = (carries(&link.up, &link.down), carries(&link.down, &link.up));
         let ahead = |rate: Option<f64>| rate.map_or(f64::INFINITY, |rate| AHEAD * rate * reach.as_secs_f64());
         let batch = up.map_or(f64::INFINITY, |rate| rate * BATCH_TIME.as_secs_f64());
         let wire_bytes = bounds.wire_bytes.within(batch, LEAST_BATCH);

@@ -33,7 +33,7 @@ pub(super) async fn measure_at_start(broker: &NatsBroker) -> Result<Link, Broker
     let mut most = 0.0;
     for load in FIRST_LOADS {
         let took = broker.ping_with(load).await?.saturating_sub(rtt).max(SHORTEST_LOAD);
-        link.up.add(load as u64, took, false);
+        link.up.add(load as u64, took, true);
         let rate = load as f64 / took.as_secs_f64();
         // Once it gets no better, or is slow, that is it.
         if took >= LONG_ENOUGH || rate < most * 1.25 {
@@ -81,8 +81,9 @@ impl Mark {
         }
     }
 
-    /// Tells `link` what has passed since this mark, and how long a round trip takes: the next mark.
-    pub(super) async fn look(&self, broker: &NatsBroker, link: &mut Link) -> Result<Self, BrokerError> {
+    /// Tells `link` what has passed since this mark, and how long a round trip takes: the next mark. `sure` if how long
+    /// the link is was measured anew lately.
+    pub(super) async fn look(&self, broker: &NatsBroker, link: &mut Link, sure: bool) -> Result<Self, BrokerError> {
         let before = broker.counts();
         let delivering = before.delivered_bytes > self.delivered;
         let crowded = filled(broker.window(), 1, 2);
@@ -91,7 +92,9 @@ impl Mark {
         })?;
         let mut now = Self::now(broker);
         let rtt = link.round_trips.shortest().unwrap_or(trip);
-        now.late = deliveries > 2 * rtt.max(super::choice::SHORTEST);
+        // Slow deliveries are held back by the link only if it is not the link that has become longer.
+        let sure = sure || !link.round_trips.is_doubtful(trip);
+        now.late = sure && deliveries > 2 * rtt.max(super::choice::SHORTEST);
         now.busy = now.stored > self.stored || now.delivered > self.delivered;
         // On one connection or another, what is measured has stood behind what was sent.
         let queued = crowded || filled(broker.window(), 1, 2) || deliveries > rtt * 3 / 2 + Duration::from_millis(5);

@@ -59,6 +59,7 @@ async fn a_process_follows_its_link_from_near_to_far_and_back() {
     let loader = Loader::new().flags([("profile", "auto"), ("broker.url", &link.url())]);
     let factory = Factory::load(&loader).await.unwrap();
     let near = tuned_to(&factory, |_| true).await;
+    let connections = link.connections();
     // Which of the near ones depends on how busy this machine is.
     assert_ne!(near.tuning.profile, Profile::Wan, "{}", near.link);
 
@@ -89,7 +90,7 @@ async fn a_process_follows_its_link_from_near_to_far_and_back() {
     link.set_delay(Duration::ZERO);
     tuned_to(&factory, |tuned| tuned.tuning.profile != Profile::Wan).await;
     busy.work(5_000).await;
-    assert_eq!(link.connections(), 4, "two each way, from beginning to end");
+    assert_eq!(link.connections(), connections, "the same from beginning to end");
     busy.stop.store(true, Ordering::Relaxed);
     busy.enqueueing.await.unwrap();
     executor.drain(Duration::from_secs(10)).await;

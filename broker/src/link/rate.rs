@@ -13,7 +13,10 @@ const REMEMBERED: usize = 20;
 /// estimate smaller. One that the link has held back, with more waiting than it took, does, once all the better ones
 /// are forgotten: only such spans make others forgotten, so a quiet hour takes nothing away.
 #[derive(Clone, Debug, Default)]
-pub struct Rate(VecDeque<f64>);
+pub struct Rate {
+    seen: VecDeque<f64>,
+    held_back: bool,
+}
 
 impl Rate {
     /// `bytes` were carried in `span`; `held_back` if there was more to carry all the while. A span of no time tells
@@ -24,16 +27,23 @@ impl Rate {
         }
         let rate = bytes as f64 / span.as_secs_f64();
         if held_back || self.bytes_per_second().is_none_or(|most| rate > most) && bytes > 0 {
-            self.0.push_back(rate);
-            if self.0.len() > REMEMBERED {
-                self.0.pop_front();
+            self.held_back |= held_back && bytes > 0;
+            self.seen.push_back(rate);
+            if self.seen.len() > REMEMBERED {
+                self.seen.pop_front();
             }
         }
     }
 
-    /// The rate, in bytes a second. `None` as long as nothing was carried.
+    /// Whether the link has ever held anything back: until then it may carry much more than was seen.
+    pub fn is_known(&self) -> bool {
+        self.held_back
+    }
+
+    /// The rate, in bytes a second; at least that much, if [that is all that is known](Rate::is_known). `None` as long
+    /// as nothing was carried.
     pub fn bytes_per_second(&self) -> Option<f64> {
-        self.0.iter().copied().reduce(f64::max).filter(|rate| *rate > 0.0)
+        self.seen.iter().copied().reduce(f64::max).filter(|rate| *rate > 0.0)
     }
 }
 
@@ -58,9 +68,11 @@ mod tests {
         rate.add(0, SECOND, true);
         rate.add(0, SECOND, false);
         rate.add(1_000, Duration::ZERO, true);
-        assert_eq!(rate.bytes_per_second(), None);
+        assert_eq!((rate.bytes_per_second(), rate.is_known()), (None, false));
         rate.add(500, SECOND / 2, false);
-        assert_eq!(rate.bytes_per_second(), Some(1_000.0));
+        assert_eq!((rate.bytes_per_second(), rate.is_known()), (Some(1_000.0), false));
+        rate.add(500, SECOND, true);
+        assert_eq!((rate.bytes_per_second(), rate.is_known()), (Some(1_000.0), true));
     }
 
     proptest! {

@@ -35,8 +35,7 @@ impl RoundTrips {
     pub fn add(&mut self, time: Duration, queued: bool) {
         let shortest = self.shortest();
         if queued && shortest.is_some_and(|shortest| time >= shortest) {
-            let doubtful = shortest.is_some_and(|shortest| time > shortest.mul_f64(DOUBTFUL) + DOUBTFUL_SLACK);
-            self.doubtful = if doubtful { self.doubtful + 1 } else { 0 };
+            self.doubtful = if self.is_doubtful(time) { self.doubtful + 1 } else { 0 };
             return;
         }
         self.doubtful = 0;
@@ -44,6 +43,11 @@ impl RoundTrips {
         if self.own.len() > REMEMBERED {
             self.own.pop_front();
         }
+    }
+
+    /// Whether a round trip of `time` is so much slower than the link that it may be the link.
+    pub fn is_doubtful(&self, time: Duration) -> bool {
+        self.shortest().is_some_and(|shortest| time > shortest.mul_f64(DOUBTFUL) + DOUBTFUL_SLACK)
     }
 
     /// Whether the link may have become longer: for a while all round trips were much slower than it is thought to be,

@@ -58,6 +58,10 @@ fn one_direction_stands_for_the_other_until_that_is_known() {
     assert_eq!(chosen(&upwards), chosen(&both));
     let down = chosen(&link(100 * MS, 20.0 * MB, 2.0 * MB));
     assert!(down.prefetch_bytes < down.window.bytes);
+    // That little has come does not mean that little can.
+    let mut quiet = upwards;
+    quiet.down.add(1_000, Duration::from_secs(1), false);
+    assert_eq!(chosen(&quiet), chosen(&both));
 }
 
 #[test]
