@@ -11,6 +11,7 @@ mod executors;
 mod flat_memory;
 mod following;
 mod http;
+mod knobs;
 mod resume;
 mod run;
 mod signals;
