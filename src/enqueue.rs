@@ -15,6 +15,7 @@ use wf_schema::{BatchId, Limits};
 
 use crate::feed::{Cutter, FeedError, Input, Plan, Wire, cut_ahead, publish};
 use crate::progress::{Meter, Progress, Show, grouped};
+use crate::tuner::Tuner;
 
 /// How many lines that are no jobs are shown; the rest is counted.
 const SHOWN: u64 = 20;
@@ -37,6 +38,8 @@ pub struct EnqueueOptions {
     pub pause: Duration,
     /// Whether progress is shown.
     pub show: Show,
+    /// What publishing follows.
+    pub tuner: Tuner,
 }
 
 /// Why enqueueing did not come to its end. What was stored before stays stored.
@@ -87,6 +90,7 @@ pub async fn enqueue(
     let plan = Plan::new(BatchId::new(), options.batch_jobs, options.batch_raw_bytes);
     let mut segments = cut_ahead(Cutter::new(input.reader, plan, options.limits, options.pause, false)?, stop.clone());
     let publisher = Publisher::new(broker, options.window).patience(options.patience);
+    options.tuner.publisher(&publisher);
     let mut under_way = FuturesUnordered::new();
     let (mut rejected, mut total, mut more) = (0, Wire::default(), true);
     while more || !under_way.is_empty() {

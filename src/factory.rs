@@ -9,13 +9,15 @@ use wf_ingest::{Outcome, Producer, wait_for_outcome};
 use wf_schema::JobId;
 use wf_schema::config::{Config, ConfigError, Loader};
 
-use crate::connect::{BrokerUnavailable, Layout, connect};
+use crate::connect::{BrokerUnavailable, Layout, connect, fit};
 use crate::settings::{self, OptionsError};
+use crate::tuner::Tuner;
 
 /// A connection to a factory: what a Rust program enqueues jobs through and runs them with.
 pub struct Factory {
     config: Config,
     broker: Arc<dyn Broker>,
+    tuner: Tuner,
 }
 
 /// Why a program cannot take part in a factory.
@@ -43,21 +45,33 @@ impl Factory {
     /// # Errors
     /// When the configuration is wrong, or the broker cannot be opened or reached.
     pub async fn connect(url: &str) -> Result<Self, FactoryError> {
-        Self::with(Loader::of_process().flags([("broker.url", url)]).load()?.config).await
+        Self::load(&Loader::of_process().flags([("broker.url", url)])).await
     }
 
-    /// Connects as `config` says.
+    /// Connects as what `loader` gathers says. With the profile `auto`, producers and executors follow the link.
+    ///
+    /// # Errors
+    /// When the configuration is wrong, or the broker cannot be opened or reached.
+    pub async fn load(loader: &Loader) -> Result<Self, FactoryError> {
+        let fitted = Box::pin(fit(loader, loader.load()?, Layout::Make)).await?;
+        Ok(Self { config: fitted.loaded.config, broker: fitted.broker, tuner: fitted.tuner })
+    }
+
+    /// Connects as `config` says, and stays with that: a configuration is what was loaded once, so with the profile
+    /// `auto` use [`Factory::load`].
     ///
     /// # Errors
     /// When the broker cannot be opened or reached.
     pub async fn with(config: Config) -> Result<Self, FactoryError> {
         let broker = Box::pin(connect(&config, Layout::Make)).await?;
-        Ok(Self { config, broker })
+        Ok(Self { config, broker, tuner: Tuner::idle() })
     }
 
     /// A producer of jobs. Cheap to clone; ask for one, and share it. Must be called inside a tokio runtime.
     pub fn producer(&self) -> Producer {
-        Producer::new(self.broker.clone(), settings::producer(&self.config).measured(&self.broker))
+        let producer = Producer::new(self.broker.clone(), settings::producer(&self.config).measured(&self.broker));
+        self.tuner.producer(&producer);
+        producer
     }
 
     /// Starts an executor that runs the jobs of the configured queues with the handlers of `registry`.
@@ -66,7 +80,14 @@ impl Factory {
     /// When the broker does not let it consume.
     pub fn executor(&self, registry: Registry) -> Result<Executor, FactoryError> {
         let options = settings::executor(&self.config, self.config.executor().queues.clone())?;
-        Ok(Executor::start(self.broker.clone(), registry, options)?)
+        let executor = Executor::start(self.broker.clone(), registry, options)?;
+        self.tuner.executor(&executor);
+        Ok(executor)
+    }
+
+    /// What follows the link with the profile `auto`: tells what was measured and chosen.
+    pub fn tuner(&self) -> &Tuner {
+        &self.tuner
     }
 
     /// What became of the job `id`, once that is settled; waits for it at most `wait`. `None` when it is not settled

@@ -35,8 +35,10 @@ pub mod progress;
 pub mod run;
 pub mod settings;
 pub mod shutdown;
+pub mod tuner;
 
 pub use factory::{Factory, FactoryError};
+pub use tuner::{Tuned, Tuner, Tuning};
 pub use wf_broker::Broker;
 pub use wf_executor::{Executor, ExecutorOptions, JobContext, JobFailure, Registry, stock};
 pub use wf_ingest::{Producer, ProducerOptions};

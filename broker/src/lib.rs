@@ -8,6 +8,8 @@ pub mod conformance;
 mod contract;
 mod embedded;
 mod error;
+pub mod link;
+mod window;
 
 pub use contract::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Fired, Hint, Key,
@@ -16,3 +18,4 @@ pub use contract::{
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use error::{BrokerError, Cause, Result};
+pub use window::{Gate, Pass, WeakGate, Window};

@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Dropping it stops everything at once and loses nothing: what was not acknowledged is delivered again when its lease
 /// is over. [`Executor::drain`] is the polite way.
 pub struct Executor {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     /// The lane loops.
     loops: TaskTracker,
     /// The thread of its own. Taken out only when dropped.
@@ -71,7 +71,7 @@ impl Executor {
     /// From now on fetches and asks for at most `bytes` of messages, over all lanes, in place of what its options say
     /// and within their limits. What it has beyond that is worked off first.
     pub fn prefetch_bytes(&self, bytes: usize) {
-        self.node.account(|credit, _| credit.set_bytes(ExecutorOptions::within_prefetch(bytes)));
+        self.node.prefetch_bytes(bytes);
     }
 
     /// What it has done so far.

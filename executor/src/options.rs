@@ -40,7 +40,7 @@ pub struct OptionError {
 
 const NAME: RangeInclusive<usize> = 1..=128;
 const CONCURRENCY: RangeInclusive<usize> = 1..=100_000;
-const PREFETCH_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
+pub(crate) const PREFETCH_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
 const PREFETCH_WORK: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 const CHECKPOINT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);

@@ -336,6 +336,16 @@ impl<R: Default + Clone> Batcher<R> {
         open.iter().for_each(|place| self.close(place));
     }
 
+    /// Changes how long jobs wait for others, how large a batch is on the wire and how much room there is, in bytes.
+    /// Batches that are open already wait no longer than new ones.
+    pub(crate) fn set_pace(&mut self, linger: Duration, wire_bytes: usize, room: usize, now: Duration) {
+        self.options.linger = linger;
+        self.options.wire_bytes = wire_bytes;
+        self.room = room;
+        // They stay in order: none is due later than one that is opened now.
+        self.deadlines.iter_mut().for_each(|(deadline, ..)| *deadline = (*deadline).min(now + linger));
+    }
+
     /// The most that was ever held at once, in bytes.
     pub(crate) fn most_held(&self) -> usize {
         self.most_held

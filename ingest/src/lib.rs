@@ -16,15 +16,14 @@ mod receipt;
 mod run_times;
 mod schedule;
 mod tally;
-mod window;
 
 pub use error::{EnqueueError, PublishError};
 pub use http::{HttpState, ServeError, Server};
 pub use options::{BatchOptions, HttpOptions, Patience, ProducerOptions, RunTimes};
 pub use outcome::{Outcome, outcome, wait_for_outcome};
-pub use producer::{Producer, Submitted};
+pub use producer::{Pace, PaceSetter, Producer, Submitted};
 pub use publisher::{Published, Publisher, PublisherStats, Sending};
 pub use receipt::Receipt;
 pub use run_times::MeasuredRunTimes;
 pub use tally::IdRange;
-pub use window::Window;
+pub use wf_broker::Window;

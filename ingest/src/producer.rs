@@ -3,6 +3,7 @@
 mod admission;
 mod bulk;
 mod carrier;
+mod pace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::{EnqueueError, IdRange, ProducerOptions, Publisher, PublisherStats, R
 
 pub(crate) use bulk::Bulk;
 use carrier::Carrier;
+pub use pace::{Pace, PaceSetter};
 
 /// Takes jobs. Those of many callers share batches; nobody waits for a round trip of its own.
 ///

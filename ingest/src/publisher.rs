@@ -12,10 +12,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use wf_broker::{Broker, BrokerError, Key, Message, Scheduled, Stored};
+use wf_broker::{Broker, BrokerError, Gate, Key, Message, Pass, Scheduled, Stored};
 use wf_schema::{Batch, BatchBuilder, BatchId, Lane, Limits, Millis};
 
-use crate::window::{Gate, Pass};
 use crate::{Patience, PublishError, Window};
 
 use stats::Counters;
@@ -84,7 +83,12 @@ impl Publisher {
 
     /// What was published so far, and what is on its way.
     pub fn stats(&self) -> PublisherStats {
-        self.counters.read(self.gate.taken())
+        self.counters.read(self.gate.window(), self.gate.taken())
+    }
+
+    /// What lets its messages into the window: to change the window while it publishes.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Publishes `batch` to `lane` and waits until it is durable. The message's id is the batch's own, so publishing
@@ -154,7 +158,7 @@ impl Publisher {
             Sending { flights: Vec::with_capacity(envelopes.len()), done: 0, published: Published::default(), failed: None };
         for envelope in envelopes {
             let size = envelope.size();
-            let pass = self.gate.enter(1, size).await.ok_or(PublishError::Lost)?;
+            let pass = self.gate.enter(1, size).await;
             sending.published.messages += 1;
             sending.published.wire_bytes += size;
             // A task of its own: it goes on when nobody waits, and the next part can enter.
@@ -183,7 +187,7 @@ impl Publisher {
     where
         F: Future<Output = Result<T, BrokerError>>,
     {
-        let pass = self.gate.enter(messages, bytes).await.ok_or(PublishError::Lost)?;
+        let pass = self.gate.enter(messages, bytes).await;
         self.trying_with(pass, messages, bytes, call).await
     }
 
@@ -226,7 +230,7 @@ impl Publisher {
                 // One full lane must not keep the others out of the window.
                 drop(pass);
                 tokio::time::sleep(pause).await;
-                pass = self.gate.enter(messages, bytes).await.ok_or(PublishError::Lost)?;
+                pass = self.gate.enter(messages, bytes).await;
             } else {
                 // The broker is away for everybody: those behind may as well wait for the same answer.
                 tokio::time::sleep(pause).await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use support::{Fault, Op, Puppet};
 use wf_broker::{Broker, BrokerError};
-use wf_ingest::{BatchOptions, EnqueueError, Patience, Producer, ProducerOptions, PublishError, Publisher, Window};
+use wf_ingest::{BatchOptions, EnqueueError, Pace, Patience, Producer, ProducerOptions, PublishError, Publisher, Window};
 use wf_schema::{Batch, BatchBuilder, BatchId, Format, Header, Job, JobId, Lane, Limits, Priority, Queue, now};
 
 fn job(n: usize) -> Job<'static> {
@@ -166,6 +166,37 @@ async fn no_more_is_on_its_way_than_the_window_holds() {
     assert_eq!(sending.await.unwrap().len(), 20);
     assert!(broker.most_in_flight.load(SeqCst) <= 4);
     assert_eq!(publisher.stats().in_flight_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_producer_changes_its_pace_while_it_publishes() {
+    let broker = Puppet::new();
+    broker.hold();
+    let mut options = options();
+    options.window = Window { bytes: 1 << 20, messages: 1 };
+    let producer = producer(&broker, options.clone());
+    // Each lane sends the first that comes at once.
+    for n in 0..4 {
+        producer.submit(job(n).queue(Queue::new(&format!("q{n}")).unwrap())).await.unwrap();
+    }
+    broker.under_way(1).await;
+    let pace =
+        Pace { linger: Duration::ZERO, wire_bytes: 8 << 10, room: 1 << 20, window: Window { bytes: 1 << 20, messages: 3 } };
+    let setter = producer.pace_setter();
+    assert!(setter.set(&pace));
+    broker.under_way(3).await;
+    assert_eq!((producer.stats().window, producer.stats().in_flight_messages), (pace.window, 3));
+    assert!(setter.set(&Pace { window: Window { bytes: 1 << 20, messages: 1 }, ..pace }));
+    broker.let_go(2);
+    while producer.stats().messages < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(producer.stats().in_flight_messages, 1, "one is on its way still, so the fourth waits");
+    broker.let_go(2);
+    producer.close().await.unwrap();
+    assert_eq!(broker.most_in_flight.load(SeqCst), 3);
+    drop(producer);
+    assert!(!setter.set(&pace), "it does not keep the producer");
 }
 
 #[tokio::test(start_paused = true)]

@@ -134,8 +134,11 @@ impl Connection {
     /// Stores one message in the stream that takes `subject`.
     pub(crate) async fn store(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<Acknowledged, ApiError> {
         self.counters.published.add(1);
+        let load = self.load(payload.len());
         let answer = self.exchange.ask(part(subject, Some(headers), payload), NobodyThere::AskAgain).await?;
-        acknowledged(&answer)
+        let acknowledged = acknowledged(&answer)?;
+        load.stored();
+        Ok(acknowledged)
     }
 
     /// Stores one message in `stream` at `subject`, if the last one there has the sequence `expected` (0: there is
@@ -157,6 +160,7 @@ impl Connection {
         headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
         headers.insert(header::NATS_MESSAGE_ID, token.as_str());
         self.counters.published.add(1);
+        let load = self.load(payload.len());
         let answer = self.exchange.ask(part(subject, Some(headers), payload), NobodyThere::AskAgain).await?;
         match acknowledged(&answer) {
             // Sent again after a lost connection, it may have fenced itself: then the last one there is ours.
@@ -166,7 +170,11 @@ impl Connection {
                     |last: &StoredMessage| last.headers.get(header::NATS_MESSAGE_ID).is_some_and(|id| id.as_str() == token);
                 last.filter(ours).map(|last| last.sequence).ok_or(error)
             }
-            answer => Ok(answer?.sequence),
+            answer => {
+                let sequence = answer?.sequence;
+                load.stored();
+                Ok(sequence)
+            }
         }
     }
 

@@ -1,12 +1,9 @@
 //! The broker: its connections, and the roles of the contract over them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::Semaphore;
-use wf_broker::{BoxFuture, Broker, BrokerError, Result};
+use wf_broker::{BoxFuture, Broker, BrokerError, Gate, Result, Window};
 
 use crate::connect::{ConnectError, connect};
 use crate::connection::Connection;
@@ -31,13 +28,11 @@ pub struct NatsBroker {
     pub(crate) consumers: Arc<LaneConsumers>,
     pub(crate) stats: StatsCache,
     pub(crate) flows: Flows,
-    /// The bytes that may be published and not answered yet, one permit each.
-    pub(crate) byte_window: Semaphore,
-    /// The messages that may be published and not answered yet.
-    pub(crate) message_window: Semaphore,
+    /// What may be published and not answered yet, over all connections and by everybody in this process: publishers,
+    /// and an executor's records, retries and dead letters.
+    pub(crate) window: Gate,
     publishing: Vec<Arc<Connection>>,
     consuming: Vec<Arc<Connection>>,
-    next_publishing: AtomicUsize,
 }
 
 impl NatsBroker {
@@ -73,11 +68,9 @@ impl NatsBroker {
             counters,
             stats: StatsCache::default(),
             flows: Flows::default(),
-            byte_window: Semaphore::new(link.publish_bytes),
-            message_window: Semaphore::new(link.publish_messages),
+            window: Gate::new(Window { bytes: link.publish_bytes, messages: link.publish_messages }),
             publishing: std::iter::once(Arc::new(first)).chain(shared(rest)).collect(),
             consuming,
-            next_publishing: AtomicUsize::new(0),
             link,
         }))
     }
@@ -114,11 +107,17 @@ impl NatsBroker {
         self.counters.counts()
     }
 
-    /// The connection to publish the next message over.
+    /// What lets messages into the publish window: to see how full it is, and to change it while it is in use.
+    pub fn window(&self) -> &Gate {
+        &self.window
+    }
+
+    /// The connection to publish the next message over: the one that has least unanswered, in bytes, so that nothing
+    /// waits behind a large message, or a link that has stalled, while another is free. One that is down comes last.
     pub(crate) fn publisher(&self) -> &Arc<Connection> {
-        let next = self.next_publishing.fetch_add(1, Ordering::Relaxed);
+        let load = |connection: &&Arc<Connection>| (!connection.is_up(), connection.unanswered());
         // There is one at least.
-        &self.publishing[next % self.publishing.len()]
+        self.publishing.iter().min_by_key(load).unwrap_or(&self.publishing[0])
     }
 
     /// The connection for requests: reads, records, settings.
@@ -148,11 +147,39 @@ impl NatsBroker {
     }
 }
 
+/// Measuring the link.
+impl NatsBroker {
+    /// One round trip as [`Broker::ping`], that takes `bytes` along to the server (at most what a message may have):
+    /// what it takes longer than one without tells the rate of the link. Nothing is stored.
+    ///
+    /// # Errors
+    /// `Retryable` when no answer came within the request timeout.
+    pub async fn ping_with(&self, bytes: usize) -> Result<Duration> {
+        carry(self.asker(), &self.layout, bytes.min(self.largest())).await
+    }
+
+    /// One round trip over each connection that deliveries come over: the longest. Answers wait behind deliveries, so
+    /// this is also how long what the server sends next is under way.
+    ///
+    /// # Errors
+    /// As [`Broker::ping`].
+    pub async fn ping_deliveries(&self) -> Result<Duration> {
+        let trips = self.consuming.iter().map(|connection| self.round_trip(connection));
+        Ok(futures::future::try_join_all(trips).await?.into_iter().max().unwrap_or_default())
+    }
+}
+
 /// A round trip, by what every role may ask.
 pub(crate) async fn round_trip(connection: &Connection, layout: &Layout) -> Result<Duration> {
+    carry(connection, layout, 0).await
+}
+
+/// A round trip with `bytes` on the way there. What the server thinks of them does not matter: it answers, be it that
+/// it expected none.
+async fn carry(connection: &Connection, layout: &Layout, bytes: usize) -> Result<Duration> {
     let subject = format!("$JS.API.DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
     let sent = Instant::now();
-    let answered = connection.ask(&subject, Bytes::new(), NobodyThere::AskAgain).await;
+    let answered = connection.ask(&subject, vec![b' '; bytes].into(), NobodyThere::AskAgain).await;
     answered.map(|_| sent.elapsed()).map_err(|error| error.into_broker("answer a ping"))
 }
 

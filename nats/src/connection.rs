@@ -1,6 +1,7 @@
 //! One connection to the servers, with what is asked and answered over it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
@@ -22,11 +23,27 @@ pub(crate) struct Connection {
     /// The broker's, over all its connections.
     pub(crate) acked: Arc<AckedLately>,
     link: Arc<Link>,
+    /// Bytes of messages that are published over it and not answered yet.
+    unanswered: AtomicUsize,
+}
+
+/// Bytes that count as unanswered until this is dropped.
+pub(crate) struct Load<'a> {
+    connection: &'a Connection,
+    bytes: usize,
 }
 
 impl Connection {
     pub(crate) fn new(client: Client, link: Arc<Link>, exchange: Exchange, counters: Arc<Counters>) -> Self {
-        Self { client, exchange, counters, uptime: Uptime::default(), acked: Arc::default(), link }
+        Self {
+            client,
+            exchange,
+            counters,
+            uptime: Uptime::default(),
+            acked: Arc::default(),
+            link,
+            unanswered: AtomicUsize::new(0),
+        }
     }
 
     /// The same, sharing with others what was acknowledged lately.
@@ -38,6 +55,22 @@ impl Connection {
     /// How the link stands, now and from now on.
     pub(crate) fn watch(&self) -> watch::Receiver<LinkState> {
         self.link.watch()
+    }
+
+    /// Whether it is up.
+    pub(crate) fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    /// Counts `bytes` as published and not answered yet.
+    pub(crate) fn load(&self, bytes: usize) -> Load<'_> {
+        self.unanswered.fetch_add(bytes, Ordering::Relaxed);
+        Load { connection: self, bytes }
+    }
+
+    /// Bytes of messages that are published and not answered yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Asks `subject`; what the caller waits for.
@@ -75,6 +108,19 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.link.close();
+    }
+}
+
+impl Load<'_> {
+    /// They are answered: the server has stored them.
+    pub(crate) fn stored(self) {
+        self.connection.counters.stored_bytes.add(self.bytes as u64);
+    }
+}
+
+impl Drop for Load<'_> {
+    fn drop(&mut self) {
+        self.connection.unanswered.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counts {
     /// Messages that were published, those for later and the outcome log's included.
     pub published: u64,
+    /// The bytes of those that the server has stored.
+    pub stored_bytes: u64,
     /// Requests that a caller waited for: reads, records, settings.
     pub requested: u64,
     /// Acknowledgements and releases.
@@ -18,6 +20,8 @@ pub struct Counts {
     pub pulled: u64,
     /// Messages that came.
     pub delivered: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
     /// What was sent again because a connection was lost before its answer came, or nobody was there to answer.
     pub resent: u64,
     /// How often a connection was made anew.
@@ -28,11 +32,13 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) published: Counter,
+    pub(crate) stored_bytes: Counter,
     pub(crate) requested: Counter,
     pub(crate) settled: Counter,
     pub(crate) renewed: Counter,
     pub(crate) pulled: Counter,
     pub(crate) delivered: Counter,
+    pub(crate) delivered_bytes: Counter,
     pub(crate) resent: Counter,
     pub(crate) reconnected: Counter,
 }
@@ -41,11 +47,13 @@ impl Counters {
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             published: self.published.value(),
+            stored_bytes: self.stored_bytes.value(),
             requested: self.requested.value(),
             settled: self.settled.value(),
             renewed: self.renewed.value(),
             pulled: self.pulled.value(),
             delivered: self.delivered.value(),
+            delivered_bytes: self.delivered_bytes.value(),
             resent: self.resent.value(),
             reconnected: self.reconnected.value(),
         }

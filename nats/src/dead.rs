@@ -25,7 +25,7 @@ impl NatsBroker {
     async fn bury_letter(&self, queue: Queue, id: Arc<str>, bytes: Bytes) -> Result<()> {
         self.check_size(bytes.len())?;
         let headers = with_id(&id)?;
-        let _room = self.room(bytes.len(), 1).await?;
+        let _room = self.room(bytes.len(), 1).await;
         let buried = self.publisher().store(&self.layout.dead_subject(&queue), headers, bytes).await;
         buried.map(|_| ()).map_err(|error| full(error, &Lane::new(queue, Priority::Normal), BURY))
     }

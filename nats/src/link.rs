@@ -67,6 +67,11 @@ impl Link {
         self.state.subscribe()
     }
 
+    /// Whether it is up now.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state.borrow().up
+    }
+
     /// What is refused from now on.
     pub(crate) fn refusals(&self) -> broadcast::Receiver<Refusal> {
         self.refusals.subscribe()

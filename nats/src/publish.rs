@@ -6,14 +6,13 @@ use std::time::Duration;
 use async_nats::{HeaderMap, HeaderValue, header};
 use futures::future::try_join_all;
 use serde_json::{Value, json};
-use tokio::sync::SemaphorePermit;
-use wf_broker::{BoxFuture, BrokerError, Message, Publish, Result, Stored};
+use wf_broker::{BoxFuture, BrokerError, Message, Pass, Publish, Result, Stored};
 use wf_schema::Lane;
 
 use crate::api::{ApiError, acknowledged, code};
 use crate::broker::NatsBroker;
 use crate::connection::part;
-use crate::exchange::{Part, Unanswered};
+use crate::exchange::Part;
 
 /// Bytes of a message that are not its own: headers with their names, ids of up to 200 characters, time zones.
 const HEADERS: usize = 1_024;
@@ -27,20 +26,10 @@ const TRIES_TOGETHER: u32 = 4;
 const STORE: &str = "store the message";
 const STORE_ALL: &str = "store the messages together";
 
-/// Room in the window; given back when dropped.
-pub(crate) struct Room<'a> {
-    _bytes: SemaphorePermit<'a>,
-    _messages: SemaphorePermit<'a>,
-}
-
 impl NatsBroker {
-    /// Waits for room for messages of `bytes` in all. One that is larger than the window goes alone.
-    pub(crate) async fn room(&self, bytes: usize, messages: usize) -> Result<Room<'_>> {
-        let closed = |_| Unanswered::Closed.into_broker(STORE);
-        let most = |amount: usize, most: usize| u32::try_from(amount.clamp(1, most)).unwrap_or(u32::MAX);
-        let bytes = self.byte_window.acquire_many(most(bytes, self.link.publish_bytes)).await.map_err(closed)?;
-        let messages = self.message_window.acquire_many(most(messages, self.link.publish_messages)).await.map_err(closed)?;
-        Ok(Room { _bytes: bytes, _messages: messages })
+    /// Waits for room for messages of `bytes` in all. What is larger than the window takes all of it.
+    pub(crate) async fn room(&self, bytes: usize, messages: usize) -> Pass {
+        self.window.enter(messages, bytes).await
     }
 
     /// Refuses what is larger than the broker takes.
@@ -56,7 +45,7 @@ impl NatsBroker {
     async fn publish_one(&self, message: Message) -> Result<Stored> {
         self.check_size(message.bytes.len())?;
         let headers = with_id(&message.id)?;
-        let _room = self.room(message.bytes.len(), 1).await?;
+        let _room = self.room(message.bytes.len(), 1).await;
         let stored = self.publisher().store(&self.layout.job_subject(&message.lane), headers, message.bytes).await;
         stored.map(|stored| Stored { duplicate: stored.duplicate }).map_err(|error| full(error, &message.lane, STORE))
     }
@@ -77,7 +66,7 @@ impl NatsBroker {
         }
         let stored = {
             let bytes = messages.iter().map(|message| message.bytes.len()).sum();
-            let _room = self.room(bytes, messages.len()).await?;
+            let _room = self.room(bytes, messages.len()).await;
             self.store_together(&parts, &last).await
         };
         match stored {
@@ -100,6 +89,7 @@ impl NatsBroker {
         let mut tries = 0;
         loop {
             self.counters.published.add(ahead.len() as u64 + 1);
+            let load = connection.load(ahead.iter().chain([last]).map(|part| part.payload.len()).sum());
             let answer = connection.exchange.ask_together(ahead.to_vec(), last.clone()).await?;
             tries += 1;
             match acknowledged(&answer) {
@@ -108,7 +98,11 @@ impl NatsBroker {
                     let wait = Duration::from_millis(250) * 2_u32.pow(tries);
                     tokio::time::sleep(wait.mul_f64(fastrand::f64().mul_add(0.5, 0.75))).await;
                 }
-                answer => return answer.map(|_| ()),
+                answer => {
+                    answer?;
+                    load.stored();
+                    return Ok(());
+                }
             }
         }
     }

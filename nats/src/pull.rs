@@ -248,6 +248,7 @@ impl Leg {
             return None;
         }
         self.connection.counters.delivered.add(1);
+        self.connection.counters.delivered_bytes.add(message.payload.len() as u64);
         let mut delivery = delivery(&self.layout, &self.lane, &self.connection, message)?;
         if delivery.stored_at <= counts_since {
             delivery.delivered = delivery.delivered.max(2);

@@ -69,7 +69,7 @@ impl NatsBroker {
         what: &'static str,
     ) -> Result<()> {
         self.check_size(bytes.len())?;
-        let _room = self.room(bytes.len(), 1).await?;
+        let _room = self.room(bytes.len(), 1).await;
         // The same subject replaces and the same id is stored once, so what is sent again after a lost connection does
         // no harm.
         let stored = self.publisher().store(subject, headers, bytes).await;

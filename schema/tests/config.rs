@@ -127,6 +127,18 @@ fn auto_waits_for_a_measurement() {
 }
 
 #[test]
+fn under_auto_a_connection_suits_every_link() {
+    let url = ("broker.url", "nats://somewhere:4222");
+    let wan = Loader::new().flags([("profile", "wan"), url]).load().unwrap().config;
+    for rtt in [1, 10, 100, 1_000].map(Duration::from_millis) {
+        let auto = Loader::new().flags([("profile", "auto"), url]).measured(rtt).load().unwrap();
+        assert_eq!((auto.config.broker(), auto.config.pull()), (wan.broker(), wan.pull()));
+        let near = auto.rows().iter().find(|row| row.key == "batch.linger").unwrap();
+        assert_eq!(near.origin.to_string(), format!("profile {}", auto.config.profile()));
+    }
+}
+
+#[test]
 fn what_auto_may_pick_never_touches_what_is_shared() {
     let factory = of("local").factory().clone();
     for rtt in [1, 10, 100, 1_000].map(Duration::from_millis) {

@@ -21,6 +21,7 @@ use super::results::{self, Reported, Results, ResultsError};
 use super::{Counts, Summary};
 use crate::feed::{self, CutBatch, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead};
 use crate::progress::{Meter, Progress, Show};
+use crate::tuner::Tuner;
 
 /// How many batches may be published and not settled.
 const OPEN_BATCHES: usize = 4_096;
@@ -49,6 +50,8 @@ pub struct RunOptions {
     pub limits: Limits,
     /// Whether progress is shown.
     pub show: Show,
+    /// What publishing and running follow.
+    pub tuner: Tuner,
 }
 
 /// Why a run did not come to its end.
@@ -103,6 +106,9 @@ pub async fn run(
     };
     let results = Arc::new(Results::open(options.results.as_deref(), resumed)?);
     let executor = Executor::start(broker.clone(), registry, options.executor).map_err(RunError::Executor)?;
+    options.tuner.executor(&executor);
+    let publisher = Publisher::new(broker.clone(), options.window).patience(options.patience);
+    options.tuner.publisher(&publisher);
     let progress = Progress::start(meter.clone(), "run", input.size, options.show);
 
     let cutter = Cutter::new(input.reader, journal.progress().plan.clone(), options.limits, PATIENCE, true)?;
@@ -111,7 +117,7 @@ pub async fn run(
     let (expect, expected) = mpsc::channel(1);
     let collector = Collector::new(broker.clone(), options.limits, results.clone(), meter.clone(), settled);
     let flow = Flow {
-        publisher: Publisher::new(broker.clone(), options.window).patience(options.patience),
+        publisher,
         executor: &executor,
         segments: cut_ahead(cutter, stop.clone()),
         expect,

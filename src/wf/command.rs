@@ -19,14 +19,15 @@ use clap::CommandFactory;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use wf_broker::{Broker, BrokerError};
-use wf_schema::config::{Config, ConfigError, Loaded, Loader, ProfileSetting};
+use wf_schema::config::{Config, ConfigError, Loaded, Loader};
 
 use crate::cli::{Cli, Command, Global, Output};
 use crate::exit::Exit;
 use crate::log;
-use work_factory::connect::{BrokerUnavailable, Layout, connect};
+use work_factory::connect::{BrokerUnavailable, Fitted, Layout, fit};
 use work_factory::progress::Show;
 use work_factory::shutdown;
+use work_factory::tuner::Tuner;
 
 /// Does what the command line says.
 pub(crate) fn main(cli: Cli) -> Exit {
@@ -63,7 +64,7 @@ fn prepared(global: &Global, command: Command) -> Result<Exit, Failure> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| Failure::failed(error, Exit::Failed))?;
     let outcome = runtime.block_on(async {
         let stop = shutdown::token().map_err(|error| Failure::failed(error, Exit::Failed))?;
-        let session = Session { output: global.output, quiet: global.quiet, loader, loaded, stop };
+        let session = Session { output: global.output, quiet: global.quiet, loader, loaded, tuner: Tuner::idle(), stop };
         // A service that is told to stop while it still connects has done as it was told.
         let service = matches!(command, Command::Serve | Command::Ingest | Command::Executor);
         let stop = session.stop.clone();
@@ -97,6 +98,8 @@ struct Session {
     quiet: bool,
     loader: Loader,
     loaded: Loaded,
+    /// What publishes or runs jobs follows it.
+    tuner: Tuner,
     stop: CancellationToken,
 }
 
@@ -107,23 +110,13 @@ impl Session {
 
     /// The broker, and with profile `auto` the configuration that fits the link to it.
     async fn connect(&mut self, layout: Layout) -> Result<Arc<dyn Broker>, Failure> {
-        let broker = self.connect_once(layout).await?;
-        if self.config().profile_setting() != ProfileSetting::Auto {
-            return Ok(broker);
-        }
-        let mut rtt = broker.ping().await?;
-        for _ in 0..4 {
-            rtt = rtt.min(broker.ping().await?);
-        }
-        let before = self.config().profile();
-        self.loaded = self.loader.clone().measured(rtt).load()?;
-        tracing::info!(profile = %self.config().profile(), rtt = ?rtt, "measured the link");
-        if self.config().profile() == before {
-            return Ok(broker);
-        }
-        // The link's own settings were those of another profile.
-        broker.close().await?;
-        self.connect_once(layout).await
+        let fitting = Box::pin(fit(&self.loader, self.loaded.clone(), layout));
+        let Some(fitted) = self.stop.run_until_cancelled(fitting).await else {
+            return Err(Failure::failed(Interrupted, Exit::Failed));
+        };
+        let Fitted { broker, loaded, tuner } = fitted?;
+        (self.loaded, self.tuner) = (loaded, tuner);
+        Ok(broker)
     }
 
     /// Whether progress is shown.
@@ -140,13 +133,6 @@ impl Session {
         };
         let _unheard = writeln!(std::io::stderr(), "{text}");
         Ok(())
-    }
-
-    async fn connect_once(&self, layout: Layout) -> Result<Arc<dyn Broker>, Failure> {
-        match self.stop.run_until_cancelled(Box::pin(connect(self.config(), layout))).await {
-            Some(connected) => Ok(connected?),
-            None => Err(Failure::failed(Interrupted, Exit::Failed)),
-        }
     }
 }
 
@@ -199,7 +185,7 @@ impl From<BrokerError> for Failure {
 impl From<BrokerUnavailable> for Failure {
     fn from(error: BrokerUnavailable) -> Self {
         let exit = match &error {
-            BrokerUnavailable::Options(_) => Exit::Usage,
+            BrokerUnavailable::Options(_) | BrokerUnavailable::Config(_) => Exit::Usage,
             _ => Exit::Unreachable,
         };
         Self::failed(error, exit)

@@ -17,7 +17,7 @@ pub(crate) use nats::{ask, connect, pretender};
 pub(crate) use outcomes::{Outcomes, line_count};
 pub(crate) use process::{Ended, Process};
 pub(crate) use stage::Stage;
-pub(crate) use tap::Tap;
+pub(crate) use tap::{Tap, Traffic};
 pub(crate) use web::{JSON, NDJSON, Web};
 
 /// How long anything may take before a test gives up. Far more than it ever takes: for slow, busy machines.

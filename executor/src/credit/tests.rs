@@ -106,6 +106,26 @@ fn a_lane_alone_gets_most_of_the_budget() {
 }
 
 #[test]
+fn a_budget_grows_and_shrinks_while_it_is_in_use() {
+    let mut sim = Sim::new(512 * KIB, Duration::from_secs(2), 50, &[1]);
+    let fill = |sim: &mut Sim| {
+        for _ in 0..400 {
+            while sim.send(0, 16 * KIB) {}
+            sim.finish(Duration::from_micros(100));
+        }
+        while sim.send(0, 16 * KIB) {}
+        sim.held.len() * 16
+    };
+    assert!((400..=544).contains(&fill(&mut sim)));
+    sim.credit.set_bytes(4096 * KIB);
+    sim.grant();
+    assert!((3_500..=4_128).contains(&fill(&mut sim)));
+    // What was granted may still come; then less and less.
+    sim.credit.set_bytes(512 * KIB);
+    assert!((400..=544).contains(&fill(&mut sim)));
+}
+
+#[test]
 fn slow_work_is_not_hoarded() {
     // A message is 10 s of work and the budget is 2 s x 4 slots.
     let mut sim = Sim::new(8192 * KIB, Duration::from_secs(2), 4, &[3]);

@@ -42,6 +42,55 @@ async fn as_many_run_at_once_as_may_over_all_batches() {
 }
 
 #[tokio::test]
+async fn what_is_fetched_ahead_can_be_changed_while_it_works() {
+    let yard = Yard::new(Duration::from_secs(30));
+    let (open, started) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (gate, count) = (open.clone(), started.clone());
+    let registry = Registry::new().register("wait", move |_: JobContext, _: String| {
+        count.add_permits(1);
+        let gate = gate.clone();
+        async move {
+            gate.acquire().await.map(|permit| permit.forget()).map_err(|_| JobFailure::retryable("closed", "the test is over"))
+        }
+    });
+    // The first runs, and with nothing free to run the others they are fetched ahead or not at all.
+    let executor = yard.start(registry, 1);
+    let prefetch = executor.prefetch();
+    executor.prefetch_bytes(64 << 10);
+    // How long jobs take is known from one: until then work binds, not bytes.
+    open.add_permits(1);
+    yard.publish(&[Job::new("wait", &"").unwrap()]).await;
+    within("the first", started.acquire()).await.unwrap().forget();
+    within("its end", async {
+        while executor.stats().acked < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Each 150 KB on the wire, for noise cannot be compressed: one is more than may be fetched.
+    let noise = |_| (0..200_000).map(|_| fastrand::alphanumeric()).collect::<String>();
+    for args in (0..10).map(noise) {
+        yard.publish(&[Job::new("wait", &args).unwrap()]).await;
+    }
+    within("the next", started.acquire()).await.unwrap().forget();
+    let held = executor.stats().deliveries;
+    assert!(held <= 5, "{held} batches came into a budget for less than one");
+    assert!(prefetch.set_bytes(8 << 20));
+    within("the others", async {
+        while executor.stats().deliveries < 11 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(executor.stats().running, 1);
+    open.add_permits(10);
+    let report = within("the drain", executor.drain(None)).await;
+    assert_eq!(report.released, 9, "what was fetched and has not started is given back");
+    drop(executor);
+    assert!(!prefetch.set_bytes(1), "it does not keep the executor");
+}
+
+#[tokio::test]
 async fn a_handler_that_blocks_everything_loses_no_lease() {
     let lease = Duration::from_millis(300);
     let yard = Yard::new(lease);

@@ -137,6 +137,32 @@ fn or_until_it_is_full_by_any_measure() {
 }
 
 #[test]
+fn another_pace_is_for_open_batches_too() {
+    let mut batcher = batcher();
+    let leave = |batcher: &mut Batcher<()>| {
+        let ready = batcher.take_ready();
+        ready.iter().for_each(|closed| batcher.left(closed.held));
+        sizes(&ready)
+    };
+    push(&mut batcher, &[job("a", 10), job("b", 10)], at(0));
+    leave(&mut batcher);
+    push(&mut batcher, &[job("a", 10)], at(1));
+    push(&mut batcher, &[job("b", 10)], at(2));
+    // A longer wait is for those that open from now on.
+    batcher.set_pace(Duration::from_millis(50), 16 << 10, ROOM, Duration::from_millis(3));
+    assert_eq!(batcher.deadline(), Some(Duration::from_millis(6)));
+    // A shorter one is for all, in the order they came.
+    batcher.set_pace(Duration::from_millis(1), 16 << 10, ROOM, Duration::from_millis(3));
+    assert_eq!(batcher.deadline(), Some(Duration::from_millis(4)));
+    batcher.tick(Duration::from_millis(4));
+    assert_eq!(leave(&mut batcher), [1, 1]);
+    // Smaller batches, and less room for them: for four jobs, beside what a batch itself takes.
+    batcher.set_pace(Duration::from_millis(1), 4 << 10, 9 << 10, Duration::from_millis(5));
+    assert_eq!(push(&mut batcher, &vec![job("a", 1_020); 20], at(5)), 4);
+    assert_eq!(leave(&mut batcher), [4]);
+}
+
+#[test]
 fn a_quiet_lane_does_not_wait_for_a_busy_one() {
     let mut batcher = batcher();
     push(&mut batcher, &[job("busy", 10)], at(0));
@@ -229,6 +255,7 @@ enum Act {
     Leave,
     Arrive { which: usize, ratio: u8 },
     Wait { micros: u64 },
+    Pace { micros: u64, wire_bytes: usize },
     CloseAll,
     Bulk { begins: bool },
 }
@@ -240,6 +267,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => Just(Act::Leave),
         3 => (any::<usize>(), any::<u8>()).prop_map(|(which, ratio)| Act::Arrive { which, ratio }),
         3 => (0..8_000u64).prop_map(|micros| Act::Wait { micros }),
+        1 => (0..8_000u64, 1_000..60_000usize).prop_map(|(micros, wire_bytes)| Act::Pace { micros, wire_bytes }),
         1 => Just(Act::CloseAll),
         2 => any::<bool>().prop_map(|begins| Act::Bulk { begins }),
     ]
@@ -277,6 +305,7 @@ proptest! {
     fn every_job_leaves_once_within_all_bounds(acts in prop::collection::vec(act(), 1..80)) {
         let mut batcher = batcher();
         let mut now = Duration::ZERO;
+        let mut linger = options().linger;
         let mut ledger = Ledger::default();
         let mut closed: Vec<Closed<()>> = Vec::new();
         let mut in_window: Vec<Place> = Vec::new();
@@ -311,6 +340,11 @@ proptest! {
                     now += Duration::from_micros(micros);
                     batcher.tick(now);
                 }
+                Act::Pace { micros, wire_bytes } => {
+                    linger = Duration::from_micros(micros);
+                    batcher.set_pace(linger, wire_bytes, ROOM, now);
+                    batcher.tick(now);
+                }
                 Act::CloseAll => batcher.close_all(),
                 Act::Bulk { begins: true } => batcher.bulk_begins(),
                 Act::Bulk { begins: false } => batcher.bulk_ends(),
@@ -319,12 +353,16 @@ proptest! {
             ledger.leave(&ready);
             closed.extend(ready);
             prop_assert!(batcher.held <= ROOM, "held {}", batcher.held);
-            prop_assert!(batcher.deadline().is_none_or(|at| at > now && at <= now + options().linger));
+            prop_assert!(batcher.deadline().is_none_or(|at| (at > now || linger.is_zero()) && at <= now + linger));
+            prop_assert!(batcher.deadlines.iter().is_sorted_by_key(|(at, ..)| at));
             let open: usize = batcher.slots.values().filter_map(|slot| slot.open.as_ref()).map(|open| open.held).sum();
             prop_assert_eq!(open, batcher.held_open);
             prop_assert_eq!(open + closed.iter().map(|c| c.held).sum::<usize>(), batcher.held);
-            // Whoever is open waits for something: for another to arrive.
-            prop_assert!(batcher.slots.values().all(|slot| slot.open.is_none() || slot.in_flight > 0));
+            // Whoever is open waits for something: for another to arrive, or, where somebody is giving many jobs in one
+            // go, for more of them until its deadline.
+            let lingers = |open: &Open<()>| batcher.deadlines.iter().any(|(.., id)| *id == open.batch.header().id);
+            let waits = |slot: &Slot<()>, open| slot.in_flight > 0 || batcher.bulks > 0 && lingers(open);
+            prop_assert!(batcher.slots.values().all(|slot| slot.open.as_ref().is_none_or(|open| waits(slot, open))));
         }
         batcher.close_all();
         ledger.leave(&batcher.take_ready());

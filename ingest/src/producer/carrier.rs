@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wf_schema::{BatchId, now};
 
+use super::Pace;
 use crate::batcher::{Batcher, Closed, Moment};
 use crate::receipt::Duty;
 use crate::{EnqueueError, ProducerOptions, Publisher, Receipt};
@@ -64,6 +65,15 @@ impl Carrier {
 
     pub(super) fn options(&self) -> &ProducerOptions {
         &self.options
+    }
+
+    pub(super) fn set_pace(self: &Arc<Self>, pace: &Pace) {
+        self.publisher.gate().resize(pace.window);
+        let now = self.epoch.elapsed();
+        self.with(|batcher| batcher.set_pace(pace.linger, pace.wire_bytes, pace.room, now));
+        // Deadlines may be nearer than before, and there may be room.
+        self.alarm.notify_one();
+        self.room.notify_one();
     }
 
     pub(super) fn most_held(&self) -> usize {

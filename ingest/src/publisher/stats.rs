@@ -22,6 +22,8 @@ pub struct PublisherStats {
     pub in_flight_bytes: usize,
     /// Messages on their way now.
     pub in_flight_messages: usize,
+    /// How much may be on its way now; with the profile `auto` it follows the link.
+    pub window: Window,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +51,7 @@ impl Counters {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn read(&self, in_flight: Window) -> PublisherStats {
+    pub(super) fn read(&self, window: Window, in_flight: Window) -> PublisherStats {
         PublisherStats {
             messages: self.messages.load(Relaxed),
             wire_bytes: self.wire_bytes.load(Relaxed),
@@ -58,6 +60,7 @@ impl Counters {
             retries: self.retries.load(Relaxed),
             in_flight_bytes: in_flight.bytes,
             in_flight_messages: in_flight.messages,
+            window,
         }
     }
 }

@@ -66,6 +66,12 @@ impl Knob {
         self.doc.trim_start()
     }
 
+    /// Whether its value lasts as long as a connection to the broker: with the profile `auto` it cannot follow the
+    /// link, so it has to suit every link.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(self.key.split_once('.'), Some(("broker" | "pull", _)))
+    }
+
     /// Whether `text` is out of its limits, and if so what they are.
     pub(super) fn out_of_limits(&self, measure: Option<u64>) -> Option<(&'static str, &'static str)> {
         let (min, max) = self.limits?;
@@ -112,7 +118,11 @@ pub static PROFILE: Knob = Knob {
     limits: None,
     expected: ProfileSetting::EXPECTED,
     doc: "The kind of network between this node and its broker: decides the defaults of everything below. `auto` \
-          measures the round-trip time at start and picks local, lan or wan.",
+          measures the link to a NATS server, at start and then all the time, and follows it without a restart: it takes \
+          the profile that fits the round trip (wireless for one that is long and unsteady), and makes the publish \
+          window and the prefetch as large as the link's rate needs, up to the profile's values. What somebody has set \
+          stays as it is. The `broker` and `pull` settings cannot change on a living connection: with `auto` they are \
+          those of wan, which suit near servers too. What the factory shares is never touched.",
     judge: judge::<ProfileSetting>,
 };
 

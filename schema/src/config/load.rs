@@ -83,7 +83,8 @@ impl Loader {
     /// The measured time of a round trip to the broker, which decides the profile where `profile` is `auto`.
     ///
     /// A program loads once, connects with that, measures, and loads again. Until then `auto` stands for local with
-    /// a broker inside the process, and for wan, which is patient when it connects, with any other.
+    /// a broker inside the process, and for wan, which is patient when it connects, with any other; for the settings
+    /// of connections (`broker`, `pull`) it does so for good, since they cannot change while one lives.
     #[must_use]
     pub fn measured(mut self, rtt: Duration) -> Self {
         self.rtt = Some(rtt);
@@ -118,7 +119,7 @@ impl Loader {
             };
         }
 
-        let mut reader = Reader::new(&sources, profile);
+        let mut reader = Reader::new(&sources, profile).lasting(lasting(setting, profile, &sources));
         let config = Config::read(setting, profile, &mut reader);
         rows.append(&mut reader.rows);
         problems.append(&mut reader.problems);
@@ -146,14 +147,25 @@ impl Loader {
         match (setting, self.rtt) {
             (ProfileSetting::Fixed(profile), _) => profile,
             (ProfileSetting::Auto, Some(rtt)) => Profile::for_rtt(rtt),
-            (ProfileSetting::Auto, None) => {
-                let url = knobs().find(|knob| knob.key == "broker.url");
-                match url.and_then(|knob| Reader::new(sources, Profile::default()).take(knob)) {
-                    Some(BrokerUrl::Nats(_)) => Profile::Wan,
-                    _ => Profile::Local,
-                }
-            }
+            (ProfileSetting::Auto, None) => unmeasured(sources),
         }
+    }
+}
+
+/// The profile of what cannot change on a living connection. Under `auto` that outlives the link it was made for.
+fn lasting(setting: ProfileSetting, profile: Profile, sources: &Figment) -> Profile {
+    match setting {
+        ProfileSetting::Fixed(_) => profile,
+        ProfileSetting::Auto => unmeasured(sources),
+    }
+}
+
+/// The profile under `auto` as long as nobody knows the link: patient, if there is one.
+fn unmeasured(sources: &Figment) -> Profile {
+    let url = knobs().find(|knob| knob.key == "broker.url");
+    match url.and_then(|knob| Reader::new(sources, Profile::default()).take(knob)) {
+        Some(BrokerUrl::Nats(_)) => Profile::Wan,
+        _ => Profile::Local,
     }
 }
 

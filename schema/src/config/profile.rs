@@ -45,8 +45,7 @@ impl Profile {
 
     /// The profile for a link on which a round trip takes `rtt`; between two profiles the geometric middle decides.
     ///
-    /// Never [`Profile::Wireless`]: that is a matter of jitter and drops, which one time does not show, and its small
-    /// windows would throttle a link that is merely long.
+    /// Never [`Profile::Wireless`]: that is a matter of jitter and drops, which one time does not show.
     pub fn for_rtt(rtt: Duration) -> Self {
         match rtt {
             rtt if rtt < Duration::from_millis(3) => Self::Local,
@@ -67,7 +66,7 @@ impl fmt::Display for Profile {
 pub enum ProfileSetting {
     /// This profile.
     Fixed(Profile),
-    /// The one that fits the round-trip time measured at start: see [`super::Loader::measured`].
+    /// The one that fits the link, as it is measured at start and from then on: see [`super::Loader::measured`].
     Auto,
 }
 

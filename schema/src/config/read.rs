@@ -35,21 +35,30 @@ pub struct Row {
 pub(super) struct Reader<'a> {
     sources: &'a Figment,
     profile: Profile,
+    /// The profile of the knobs that [last](Knob::lasts).
+    lasting: Profile,
     pub(super) rows: Vec<Row>,
     pub(super) problems: Vec<ConfigError>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(sources: &'a Figment, profile: Profile) -> Self {
-        Self { sources, profile, rows: Vec::new(), problems: Vec::new() }
+        Self { sources, profile, lasting: profile, rows: Vec::new(), problems: Vec::new() }
+    }
+
+    /// The same, with `profile` for the knobs whose values last as long as a connection.
+    pub(super) fn lasting(mut self, profile: Profile) -> Self {
+        self.lasting = profile;
+        self
     }
 
     /// The value of `knob`. `None` when it is not usable, which is then among the problems.
     pub(super) fn take<T: Setting>(&mut self, knob: &Knob) -> Option<T> {
-        let default = knob.default.under(self.profile);
+        let profile = if knob.lasts() { self.lasting } else { self.profile };
+        let default = knob.default.under(profile);
         let (text, origin) = match self.sources.find_value(knob.key) {
             Ok(value) => (text_of(&value, T::LIST), layer::origin(self.sources.get_metadata(value.tag()), knob)),
-            Err(_) => (Ok(default.to_owned()), knob.default.origin(self.profile)),
+            Err(_) => (Ok(default.to_owned()), knob.default.origin(profile)),
         };
         let parsed = text.and_then(|text| T::parse(&text).ok_or(text));
         let value = match parsed {

@@ -31,6 +31,7 @@ pub(super) async fn enqueue(mut session: Session, args: EnqueueArgs) -> Result<E
         limits: settings::limits(config),
         pause: config.batch().linger.max(Duration::from_millis(1)),
         show: session.show(),
+        tuner: session.tuner.clone(),
     };
     let outcome = Box::pin(pump(Arc::clone(&broker), input, options, session.stop.clone())).await;
     let closed = broker.close().await;

@@ -14,7 +14,7 @@ use work_factory::settings;
 pub(super) async fn executor(mut session: Session) -> Result<Exit, Failure> {
     settings::needs_a_server(session.config(), "wf executor").map_err(|error| Failure::failed(error, Exit::Usage))?;
     let broker = session.connect(Layout::Use).await?;
-    let executor = start(&broker, session.config())?;
+    let executor = start(&broker, &session)?;
     let ended = session.stop.run_until_cancelled(executor.stopped()).await;
     finish(executor, session.config()).await;
     let closed = broker.close().await;
@@ -26,12 +26,14 @@ pub(super) async fn executor(mut session: Session) -> Result<Exit, Failure> {
 }
 
 /// Starts an executor with the stock handlers on the configured queues.
-pub(super) fn start(broker: &Arc<dyn Broker>, config: &Config) -> Result<Executor, Failure> {
+pub(super) fn start(broker: &Arc<dyn Broker>, session: &Session) -> Result<Executor, Failure> {
+    let config = session.config();
     let queues = config.executor().queues.clone();
     let names = queues.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let options = settings::executor(config, queues).map_err(|error| Failure::failed(error, Exit::Usage))?;
     let executor = Executor::start(broker.clone(), stock::register(Registry::new()), options);
     let executor = executor.map_err(|error| Failure::failed(error, Exit::Failed))?;
+    session.tuner.executor(&executor);
     tracing::info!(queues = names, profile = %config.profile(), concurrency = config.executor().concurrency, "running jobs");
     Ok(executor)
 }

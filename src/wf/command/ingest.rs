@@ -6,7 +6,6 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use wf_broker::Broker;
 use wf_ingest::{HttpState, Producer, Server};
-use wf_schema::config::Config;
 use work_factory::connect::Layout;
 use work_factory::settings;
 
@@ -16,7 +15,7 @@ use crate::exit::Exit;
 pub(super) async fn ingest(mut session: Session) -> Result<Exit, Failure> {
     settings::needs_a_server(session.config(), "wf ingest").map_err(|error| Failure::failed(error, Exit::Usage))?;
     let broker = session.connect(Layout::Make).await?;
-    let front = Front::bind(&broker, session.config()).await?;
+    let front = Front::bind(&broker, &session).await?;
     let served = front.serve(session.stop.clone()).await;
     broker.close().await?;
     served?;
@@ -31,8 +30,10 @@ pub(super) struct Front {
 
 impl Front {
     /// Listens where the configuration says.
-    pub(super) async fn bind(broker: &Arc<dyn Broker>, config: &Config) -> Result<Self, Failure> {
+    pub(super) async fn bind(broker: &Arc<dyn Broker>, session: &Session) -> Result<Self, Failure> {
+        let config = session.config();
         let producer = Producer::new(broker.clone(), settings::producer(config).measured(broker));
+        session.tuner.producer(&producer);
         let listen: SocketAddr = config.ingest().listen;
         let server = Server::bind(listen, HttpState::new(producer.clone(), settings::http(config))).await;
         let taken = |error| Failure::usage(format!("HTTP cannot be served on {listen} (ingest.listen): {error}"), Exit::Usage);

@@ -39,6 +39,7 @@ pub(super) async fn run(mut session: Session, args: RunArgs) -> Result<Exit, Fai
         drain: config.executor().drain_deadline,
         limits: settings::limits(config),
         show: session.show(),
+        tuner: session.tuner.clone(),
     };
     let outcome =
         Box::pin(run::run(broker.clone(), stock::register(Registry::new()), input, options, session.stop.clone())).await;

@@ -9,8 +9,8 @@ use crate::exit::Exit;
 
 pub(super) async fn serve(mut session: Session) -> Result<Exit, Failure> {
     let broker = session.connect(Layout::Make).await?;
-    let front = Front::bind(&broker, session.config()).await?;
-    let executor = start(&broker, session.config())?;
+    let front = Front::bind(&broker, &session).await?;
+    let executor = start(&broker, &session)?;
     let stop = session.stop.clone();
     // HTTP stops first: whoever has a 202 has it from a broker that is still open.
     let (served, ended) = tokio::join!(front.serve(stop.clone()), async {
