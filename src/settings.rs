@@ -187,3 +187,7 @@ pub fn http(config: &Config) -> HttpOptions {
 pub fn limits(config: &Config) -> Limits {
     Limits { args_bytes: config.ingest().args_limit.as_usize(), ..Limits::default() }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

@@ -108,8 +108,11 @@ impl fmt::Debug for NatsOptions {
             .field("servers", &self.servers.iter().map(shown).collect::<Vec<_>>())
             .field("layout", &self.layout)
             .field("name", &self.name)
+            .field("inbox_prefix", &self.inbox_prefix)
+            .field("credentials", &self.credentials)
+            .field("root_certificates", &self.root_certificates)
             .field("link", &self.link)
-            .finish_non_exhaustive()
+            .finish()
     }
 }
 
