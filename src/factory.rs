@@ -55,9 +55,9 @@ impl Factory {
         Ok(Self { config, broker })
     }
 
-    /// A producer of jobs. Cheap to clone; ask for one, and share it.
+    /// A producer of jobs. Cheap to clone; ask for one, and share it. Must be called inside a tokio runtime.
     pub fn producer(&self) -> Producer {
-        Producer::new(self.broker.clone(), settings::producer(&self.config))
+        Producer::new(self.broker.clone(), settings::producer(&self.config).measured(&self.broker))
     }
 
     /// Starts an executor that runs the jobs of the configured queues with the handlers of `registry`.

@@ -27,6 +27,7 @@
 //! ```
 
 pub mod connect;
+pub mod doctor;
 pub mod enqueue;
 mod factory;
 pub mod feed;

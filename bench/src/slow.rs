@@ -110,6 +110,6 @@ async fn executors(yard: &Yard) -> anyhow::Result<Vec<Node>> {
 
 async fn enqueue(producer: &Producer, numbers: std::ops::Range<u64>, ms: u64, kind: u32) -> anyhow::Result<()> {
     let (first, kind) = (numbers.start, nap(kind));
-    let job = move |n: u64| Ok(Job::new(&kind, &Nap { n: first + n, ms })?);
+    let job = move |n: u64| Ok(Job::new(&kind, &Nap { n: first + n, ms })?.into_owned());
     work::enqueue(producer, numbers.end - first, &job).await
 }

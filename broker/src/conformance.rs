@@ -84,6 +84,7 @@ macro_rules! conformance_tests {
                 nothing_comes_without_credit,
                 no_more_comes_than_was_granted,
                 a_delivery_may_overdraw_the_bytes,
+                nothing_comes_once_credit_is_withdrawn,
                 a_slow_consumer_keeps_what_it_has_and_gets_no_more,
                 next_is_cancel_safe,
                 next_waits_while_the_lane_is_empty,
@@ -139,6 +140,7 @@ macro_rules! conformance_tests {
             ];
             control: [
                 stats_tell_how_full_a_lane_is,
+                stats_tell_who_waits,
                 a_queue_that_is_held_delivers_nothing,
                 a_pause_holds_lanes_made_later,
                 a_pause_leaves_what_was_delivered,

@@ -11,9 +11,9 @@ use wf_broker::Broker;
 use wf_schema::{Lane, Queue};
 
 use crate::drain::DrainReport;
-use crate::lane_loop;
 use crate::node::Node;
 use crate::{ExecutorError, ExecutorOptions, ExecutorStats, Registry};
+use crate::{distance, lane_loop, run_times, surplus};
 
 /// How long batches have, after the deadline of a drain, to settle what is done.
 const GRACE: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ impl Executor {
         let queues = options.queues().to_vec();
         let node = Node::new(broker, registry, options, handlers);
         own.spawn(node.renewals.clone().keep(lease));
+        own.spawn(distance::measure(node.clone()));
+        own.spawn(run_times::share(node.clone()));
         let executor = Self { node, loops: TaskTracker::new(), own: Some(own) };
         queues.into_iter().for_each(|queue| executor.serve(queue));
         Ok(executor)
@@ -61,8 +63,15 @@ impl Executor {
     pub fn serve(&self, queue: Queue) {
         let Some(own) = self.own.as_ref().filter(|_| !self.node.phases.draining.is_cancelled()) else { return };
         for desk in Lane::of(&queue).into_iter().filter_map(|lane| self.node.open(lane)) {
+            self.loops.spawn_on(surplus::watch(self.node.clone(), desk.clone()), own.handle());
             self.loops.spawn_on(lane_loop::pull(self.node.clone(), desk), own.handle());
         }
+    }
+
+    /// From now on fetches and asks for at most `bytes` of messages, over all lanes, in place of what its options say
+    /// and within their limits. What it has beyond that is worked off first.
+    pub fn prefetch_bytes(&self, bytes: usize) {
+        self.node.account(|credit, _| credit.set_bytes(ExecutorOptions::within_prefetch(bytes)));
     }
 
     /// What it has done so far.
@@ -143,5 +152,74 @@ impl Drop for Executor {
 impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Executor").field("name", &self.node.options.name()).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+    use futures::FutureExt as _;
+    use wf_broker::{Delivery, Embedded, EmbeddedOptions};
+    use wf_schema::{BatchId, RunId};
+
+    use super::*;
+    use crate::charge::Charge;
+    use crate::desk::Desk;
+    use crate::model::NoLease;
+
+    const KIB: usize = 1024;
+
+    /// Takes deliveries of 32 KiB and is quick with each, until the credit follows a change: the most that is left of
+    /// it then. `granted` is what was left before.
+    fn most_granted(node: &Arc<Node>, desk: &Arc<Desk>, granted: &mut usize) -> usize {
+        let delivery = Delivery {
+            lane: desk.lane.clone(),
+            bytes: Bytes::from(vec![0; 32 * KIB]),
+            run: RunId::new('t', 1),
+            delivered: 1,
+            fallback_id: BatchId::from(1),
+            stored_at: 0,
+            fired: None,
+            lease: Arc::new(NoLease),
+        };
+        let mut most = 0;
+        for round in 0..2_000 {
+            while let Some(change) = desk.changed().now_or_never() {
+                *granted += change.grant.bytes;
+            }
+            if round >= 1_000 {
+                most = most.max(*granted);
+            }
+            let mut charge = Charge::new(node.clone(), desk.clone(), &delivery);
+            charge.open(1, true);
+            charge.started();
+            charge.ran(Duration::from_micros(1));
+            *granted = granted.saturating_sub(delivery.bytes.len());
+        }
+        most
+    }
+
+    #[tokio::test]
+    async fn the_bytes_fetched_ahead_can_be_changed_while_it_runs() {
+        let broker = Embedded::memory(EmbeddedOptions::default()).unwrap();
+        let options = ExecutorOptions::new("x").unwrap().serving([]).prefetch_bytes(2048 * KIB).unwrap();
+        let node = Node::new(broker, Registry::new(), options, Handle::current());
+        // Without its threads: nothing else measures or books.
+        let executor = Executor { node, loops: TaskTracker::new(), own: None };
+        let desk = executor.node.open(Lane::default()).unwrap();
+        let mut granted = 0;
+        let mut most = || {
+            // So far away that only the bytes limit what is fetched.
+            executor.node.set_distance(Duration::from_secs(100));
+            most_granted(&executor.node, &desk, &mut granted)
+        };
+        for (asked, least, limit) in [(None, 1_800, 2_048), (Some(8_192), 7_500, 8_192), (Some(512), 400, 512), (Some(0), 16, 64)]
+        {
+            // What is outside of the limits is brought inside.
+            asked.into_iter().for_each(|asked| executor.prefetch_bytes(asked * KIB));
+            let most = most() / KIB;
+            assert!((least..=limit).contains(&most), "{most} KiB are granted where {limit} may be");
+        }
     }
 }

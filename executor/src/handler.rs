@@ -1,5 +1,6 @@
 //! Handlers: what runs the jobs of a kind. Typed where people write them, erased here and nowhere else.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::pin::Pin;
 
@@ -94,13 +95,35 @@ struct Answer {
 impl Answer {
     fn write<R: Serialize>(self, result: &R) -> Result<Bytes, JobFailure> {
         let bad = |error: String| JobFailure::permanent("bad_result", format!("the result cannot be written: {error}"));
-        match self {
-            Self { wanted: false, .. } => Ok(Bytes::new()),
-            Self { format: Format::Json, .. } => serde_json::to_vec(result).map(Bytes::from).map_err(|e| bad(e.to_string())),
-            Self { format: Format::Postcard, .. } => postcard::to_stdvec(result).map(Bytes::from).map_err(|e| bad(e.to_string())),
+        if !self.wanted {
+            return Ok(Bytes::new());
         }
+        // Taken, not borrowed: a result that is written by running other handlers finds an empty one.
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        let written = match self.format {
+            Format::Json => serde_json::to_writer(&mut scratch, result).map_err(|error| bad(error.to_string())),
+            Format::Postcard => match postcard::to_extend(result, std::mem::take(&mut scratch)) {
+                Ok(written) => {
+                    scratch = written;
+                    Ok(())
+                }
+                Err(error) => Err(bad(error.to_string())),
+            },
+        };
+        let bytes = Bytes::copy_from_slice(&scratch);
+        if scratch.capacity() <= SCRATCH_KEPT {
+            SCRATCH.set(scratch);
+        }
+        written.map(|()| bytes)
     }
 }
+
+// What results are written into, before it is known how long they are.
+thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+
+/// The most of it that a thread keeps, in bytes.
+const SCRATCH_KEPT: usize = 64 << 10;
 
 /// An async function as a handler. `A` is what it takes.
 pub(crate) struct Typed<F, A> {

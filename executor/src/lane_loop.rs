@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use wf_broker::BrokerError;
 
-use crate::node::{Desk, Node};
+use crate::credit::Grant;
+use crate::desk::Desk;
+use crate::node::Node;
 use crate::patience::insist;
 
 /// Pulls until the node drains. Runs on the executor's own thread: a delivery is owned from its arrival, so it must be
@@ -27,7 +29,14 @@ async fn serve(node: &Arc<Node>, desk: &Arc<Desk>) -> Result<std::convert::Infal
     loop {
         tokio::select! {
             biased;
-            grant = desk.granted() => source.grant(grant.messages, grant.bytes),
+            change = desk.changed() => {
+                if change.withdraw {
+                    source.withdraw();
+                }
+                if change.grant != Grant::default() {
+                    source.grant(change.grant.messages, change.grant.bytes);
+                }
+            }
             delivery = source.next() => node.take(desk, delivery?),
         }
     }

@@ -26,12 +26,16 @@
 
 mod attempt;
 mod bury;
+mod charge;
 mod context;
 mod credit;
+mod desk;
+mod distance;
 mod drain;
 mod error;
 mod executor;
 mod failure;
+mod hand;
 mod handler;
 mod intake;
 mod lane_loop;
@@ -47,9 +51,11 @@ mod registry;
 mod renew;
 mod retry;
 mod run;
+mod run_times;
 mod settle;
 mod stats;
 pub mod stock;
+mod surplus;
 
 pub use context::JobContext;
 pub use drain::DrainReport;

@@ -1,20 +1,25 @@
 //! What the parts of an executor share.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wf_broker::{Broker, BrokerError, Delivery};
 use wf_schema::Lane;
 
-use crate::credit::{Credit, Grant, LaneId};
+use crate::charge::Charge;
+use crate::credit::{Credit, LaneId};
+use crate::desk::Desk;
 use crate::drain::Phases;
 use crate::renew::Renewals;
 use crate::run;
+use crate::run_times::RunTimes;
 use crate::stats::{Tally, count_up};
 use crate::{ExecutorOptions, Registry};
 
@@ -25,7 +30,12 @@ pub(crate) struct Node {
     pub(crate) options: ExecutorOptions,
     /// One for each job that may run at once, over all batches and lanes.
     pub(crate) slots: Arc<Semaphore>,
+    /// The jobs that could be begun if there were slots.
+    unstarted: AtomicUsize,
+    /// A round trip to the broker, in microseconds.
+    distance: AtomicU64,
     pub(crate) renewals: Arc<Renewals>,
+    pub(crate) run_times: RunTimes,
     pub(crate) tally: Tally,
     pub(crate) phases: Phases,
     /// The tasks that run batches.
@@ -33,6 +43,8 @@ pub(crate) struct Node {
     /// Where handlers run.
     handlers: Handle,
     desks: Mutex<Desks>,
+    /// What the credit's times count from.
+    began: Instant,
     /// Set once the node has stopped: why, if it was not asked to.
     pub(crate) failed: OnceLock<Arc<BrokerError>>,
     pub(crate) stopped: CancellationToken,
@@ -44,30 +56,24 @@ struct Desks {
     lanes: Vec<Arc<Desk>>,
 }
 
-/// One lane being served.
-pub(crate) struct Desk {
-    pub(crate) lane: Lane,
-    id: LaneId,
-    /// Who may start jobs of this lane's batches: few at a time, in the order they came, so that batches are either
-    /// done soon or untouched and free to go elsewhere. As many as there are cores, for handlers that compute.
-    pub(crate) turns: Arc<Semaphore>,
-    granted: Mutex<Grant>,
-    news: Notify,
-}
-
 impl Node {
     pub(crate) fn new(broker: Arc<dyn Broker>, registry: Registry, options: ExecutorOptions, handlers: Handle) -> Arc<Self> {
         let (bytes, work) = options.budget();
+        let credit = Credit::new(bytes, work, options.slots());
         Arc::new(Self {
             broker,
             registry,
             slots: Arc::new(Semaphore::new(options.slots())),
+            unstarted: AtomicUsize::new(0),
+            distance: AtomicU64::new(0),
             renewals: Arc::new(Renewals::default()),
+            run_times: RunTimes::default(),
             tally: Tally::default(),
             phases: Phases::default(),
             runs: TaskTracker::new(),
             handlers,
-            desks: Mutex::new(Desks { credit: Credit::new(bytes, work, options.slots()), lanes: Vec::new() }),
+            desks: Mutex::new(Desks { credit, lanes: Vec::new() }),
+            began: Instant::now(),
             failed: OnceLock::new(),
             stopped: CancellationToken::new(),
             options,
@@ -81,34 +87,70 @@ impl Node {
         if desks.lanes.iter().any(|desk| desk.lane == lane) {
             return None;
         }
-        let desk = Arc::new(Desk {
-            id: desks.credit.add(lane.priority.weight()),
-            lane,
-            turns: Arc::new(Semaphore::new(cores.min(self.options.slots()))),
-            granted: Mutex::default(),
-            news: Notify::new(),
-        });
+        let id = desks.credit.add(lane.priority.weight());
+        let desk = Arc::new(Desk::new(lane, id, cores.min(self.options.slots())));
         desks.lanes.push(desk.clone());
         Some(desk)
     }
 
     /// Hands out whatever credit there is.
     pub(crate) fn dispatch(&self) {
-        self.account(|_| ());
+        self.account(|_, _| ());
     }
 
-    /// Books something, and hands out the credit that it frees.
-    fn account(&self, book: impl FnOnce(&mut Credit)) {
+    /// Books something at this time, and hands out the credit that it frees.
+    pub(crate) fn account(&self, book: impl FnOnce(&mut Credit, Duration)) {
+        let at = self.began.elapsed();
         let mut desks = self.desks.lock();
-        book(&mut desks.credit);
-        for (id, grant) in desks.credit.grants() {
+        book(&mut desks.credit, at);
+        let free = self.slots.available_permits().saturating_sub(self.unstarted.load(Ordering::Relaxed));
+        for (id, grant) in desks.credit.grants(free, at) {
             if let Some(desk) = desks.lanes.iter().find(|desk| desk.id == id) {
-                let mut granted = desk.granted.lock();
-                granted.messages += grant.messages;
-                granted.bytes += grant.bytes;
-                desk.news.notify_one();
+                desk.grant(grant);
             }
         }
+    }
+
+    /// Whether a batch of the lane will have begun its `unstarted` jobs before the next could come; see
+    /// [`Credit::is_ending`].
+    pub(crate) fn is_ending(&self, lane: LaneId, unstarted: usize, paced: Option<Duration>) -> bool {
+        self.desks.lock().credit.is_ending(lane, unstarted, paced)
+    }
+
+    /// Of a batch so many jobs could not be begun `before`, and `after`.
+    pub(crate) fn count_unstarted(&self, before: usize, after: usize) {
+        match after.checked_sub(before) {
+            Some(more) => self.unstarted.fetch_add(more, Ordering::Relaxed),
+            None => self.unstarted.fetch_sub(before - after, Ordering::Relaxed),
+        };
+    }
+
+    /// A round trip to the broker takes this long.
+    pub(crate) fn set_distance(&self, distance: Duration) {
+        self.distance.store(u64::try_from(distance.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.account(|credit, _| credit.set_distance(distance));
+    }
+
+    /// How long a round trip to the broker takes.
+    pub(crate) fn distance(&self) -> Duration {
+        Duration::from_micros(self.distance.load(Ordering::Relaxed))
+    }
+
+    /// Takes back what `desk` was granted and has not come.
+    pub(crate) fn withdraw(&self, desk: &Desk) {
+        self.account(|credit, _| {
+            credit.withdraw(desk.id);
+            // Under the lock, so that no later grant is withdrawn.
+            desk.withdraw();
+        });
+    }
+
+    /// Whether `desk` waits for more from its broker, and how long one of its messages keeps the node at work, if that
+    /// is known.
+    pub(crate) fn outlook(&self, desk: &Desk) -> (bool, Option<Duration>) {
+        let at = self.began.elapsed();
+        let desks = self.desks.lock();
+        (desks.credit.asks(desk.id), desks.credit.message_time(desk.id, at))
     }
 
     /// How long `jobs` of `each` take with all slots at work.
@@ -120,7 +162,7 @@ impl Node {
     pub(crate) fn take(self: &Arc<Self>, desk: &Arc<Desk>, delivery: Delivery) {
         count_up(&self.tally.deliveries, 1);
         count_up(&self.tally.redeliveries, u64::from(delivery.delivered > 1));
-        let charge = Charge::new(self.clone(), desk.clone(), delivery.bytes.len());
+        let charge = Charge::new(self.clone(), desk.clone(), &delivery);
         let Some(held) = self.renewals.hold(&delivery) else {
             tracing::info!(run = %delivery.run, "the broker delivered a batch again that runs here");
             return;
@@ -133,54 +175,7 @@ impl Node {
         tracing::error!(error = &error as &dyn std::error::Error, "the executor stops");
         // The first reason is the one to tell.
         let _ = self.failed.set(Arc::new(error));
-        self.phases.drain(tokio::time::Instant::now() + self.options.deadline());
+        self.phases.drain(Instant::now() + self.options.deadline());
         self.stopped.cancel();
-    }
-}
-
-impl Desk {
-    /// The credit to pass on, as it comes. Cancel safe.
-    pub(crate) async fn granted(&self) -> Grant {
-        self.news.notified().await;
-        std::mem::take(&mut *self.granted.lock())
-    }
-}
-
-/// What an owned delivery takes of the node's budget; given back when dropped.
-pub(crate) struct Charge {
-    node: Arc<Node>,
-    pub(crate) desk: Arc<Desk>,
-    bytes: usize,
-    waiting: bool,
-    busy: Option<Duration>,
-}
-
-impl Charge {
-    fn new(node: Arc<Node>, desk: Arc<Desk>, bytes: usize) -> Self {
-        node.account(|credit| credit.delivered(desk.id, bytes));
-        Self { node, desk, bytes, waiting: true, busy: None }
-    }
-
-    /// All jobs have started, or never will.
-    pub(crate) fn started(&mut self) {
-        if std::mem::take(&mut self.waiting) {
-            self.node.account(|credit| credit.started(self.desk.id));
-        }
-    }
-
-    /// The jobs took `busy` in all.
-    pub(crate) fn ran(&mut self, busy: Duration) {
-        self.busy = Some(busy);
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.node.account(|credit| {
-            if self.waiting {
-                credit.started(self.desk.id);
-            }
-            credit.finished(self.desk.id, self.bytes, self.busy);
-        });
     }
 }

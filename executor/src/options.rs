@@ -139,6 +139,11 @@ impl ExecutorOptions {
         &self.queues
     }
 
+    /// The nearest to `bytes` that can be fetched ahead.
+    pub(crate) fn within_prefetch(bytes: usize) -> usize {
+        bytes.clamp(*PREFETCH_BYTES.start(), *PREFETCH_BYTES.end())
+    }
+
     pub(crate) fn slots(&self) -> usize {
         self.concurrency
     }

@@ -63,10 +63,10 @@ impl Publication {
             To::Later(due) => self.schedule(broker, due).await,
             To::Lane => {
                 let message = || Message { lane: self.lane.clone(), id: self.name.clone(), bytes: self.bytes.clone() };
-                match insist("publish a retry", || unless_full(broker, message())).await? {
+                match insist("publish a retry", || if_possible(broker, message())).await? {
                     Some(()) => Ok(()),
                     // Waiting for room could be waiting for ourselves: the lane may be full of what executors hold that
-                    // all wait like this. Schedules have room of their own.
+                    // all wait like this. Schedules have room of their own, and every executor may make them.
                     None => self.schedule(broker, 0).await,
                 }
             }
@@ -80,12 +80,12 @@ impl Publication {
     }
 }
 
-/// Publishes `message`; `None` if its lane is full.
-fn unless_full(broker: &dyn Broker, message: Message) -> BoxFuture<'_, Option<()>> {
+/// Publishes `message`; `None` if its lane is full, or this executor may not publish to lanes.
+fn if_possible(broker: &dyn Broker, message: Message) -> BoxFuture<'_, Option<()>> {
     Box::pin(async move {
         match broker.publish(message).await {
             Ok(_) => Ok(Some(())),
-            Err(BrokerError::Full { .. }) => Ok(None),
+            Err(BrokerError::Full { .. } | BrokerError::Denied { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     })

@@ -52,25 +52,38 @@ pub(crate) struct Again {
 /// When a job does not fit.
 pub(crate) fn messages(record: &Record, work: &Work, max: usize) -> Result<Vec<Again>, WireError> {
     let mut by_due: BTreeMap<Millis, Vec<Carried<'_>>> = BTreeMap::new();
+    // Pieces of a batch that was split: each piece has a time of its own, and it has passed.
+    let mut pieces: BTreeMap<Millis, Vec<Carried<'_>>> = BTreeMap::new();
+    let at = record.header().at;
     for outcome in record.iter() {
         let Some(job) = work.job(outcome.index()) else { continue };
-        let due = outcome.retry_at().unwrap_or(record.header().at);
+        let due = outcome.retry_at().unwrap_or(at);
+        // Moved is not an attempt: it only goes elsewhere.
+        let moved = Carried { job, attempt: outcome.attempt(), history: None };
         match outcome.state() {
             State::Retryable => by_due.entry(due).or_default().push(Carried {
                 job,
                 attempt: outcome.attempt().saturating_add(1),
                 history: Some(history(&job, &outcome, record)),
             }),
-            // Not an attempt: it only went elsewhere.
-            State::Moved => by_due.entry(due).or_default().push(Carried { job, attempt: outcome.attempt(), history: None }),
+            State::Moved if due > at => by_due.entry(due).or_default().push(moved),
+            State::Moved => pieces.entry(due).or_default().push(moved),
             _ => {}
         }
     }
     let mut messages = Vec::new();
+    let mut add = |header: &Header, due: Option<Millis>, jobs: &[Carried<'_>]| {
+        messages.extend(pack(header, jobs, max)?.into_iter().map(|(first, bytes)| Again { due, first, bytes }));
+        Ok::<_, WireError>(())
+    };
     for (due, jobs) in by_due {
         let header = Header { due: Some(due), ..work.header.clone() };
-        let due = Some(due).filter(|due| *due > record.header().at);
-        messages.extend(pack(&header, &jobs, max)?.into_iter().map(|(first, bytes)| Again { due, first, bytes }));
+        add(&header, Some(due).filter(|due| *due > at), &jobs)?;
+    }
+    // They have been waiting all the while, and where they are counted from stays.
+    let header = Header { hops: work.header.hops.saturating_add(1), ..work.header.clone() };
+    for jobs in pieces.into_values() {
+        add(&header, None, &jobs)?;
     }
     Ok(messages)
 }

@@ -1,6 +1,8 @@
 //! One delivery, from its turn to its settling.
 
 mod jobs;
+mod measured;
+mod stride;
 
 use std::sync::Arc;
 
@@ -11,8 +13,10 @@ use wf_schema::{DeadLetter, State, WireError, now};
 
 use self::jobs::Jobs;
 use crate::bury;
+use crate::charge::Charge;
+use crate::hand::Ask;
 use crate::intake::Work;
-use crate::node::{Charge, Node};
+use crate::node::Node;
 use crate::patience::insist;
 use crate::renew::Held;
 use crate::settle::{Lost, Settling};
@@ -34,6 +38,10 @@ async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, mut charge: Cha
     let turn = tokio::select! {
         biased;
         () = node.phases.draining.cancelled() => None,
+        () = released(&charge) => {
+            count_up(&node.tally.handed_on, 1);
+            None
+        }
         turn = charge.desk.turns.clone().acquire_owned() => turn.ok(),
     };
     let Some(turn) = turn else {
@@ -44,7 +52,6 @@ async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, mut charge: Cha
     let ended = match Work::read(&delivery, node.options.reading()) {
         Ok(work) => work_off(&node, work, &delivery, held, turn, &mut charge).await,
         Err(error) => {
-            charge.started();
             drop(turn);
             bury_whole(&node, &delivery, held, &error).await
         }
@@ -58,6 +65,11 @@ async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, mut charge: Cha
         Err(Lost::Broker(error)) => node.fail(error),
         Err(Lost::Wire(error)) => tracing::error!(run = %delivery.run, %error, "what became of the batch cannot be written"),
     }
+}
+
+/// Waits until the batch is asked to go as a whole: before its turn it can do nothing else.
+async fn released(charge: &Charge) {
+    while charge.hand.asked().await != Ask::Release {}
 }
 
 /// A message of which nothing can be read is kept as it came.
@@ -88,7 +100,7 @@ async fn work_off(
     let skipped = settled.iter().filter(|settled| **settled).count();
     count_up(&node.tally.skipped, skipped as u64);
     tracing::debug!(batch = %work.header.id, jobs = work.batch.len(), skipped, delivered = delivery.delivered, "begun");
-    let mut jobs = Jobs::new(node.clone(), work, settling, settled);
+    let mut jobs = Jobs::new(node.clone(), work, settling, settled, charge.hand.clone());
     jobs.run(turn, charge).await?;
     if let Some(busy) = jobs.busy() {
         charge.ran(busy);

@@ -16,8 +16,10 @@ pub struct ExecutorStats {
     pub discarded: u64,
     /// Jobs that were not started in time.
     pub expired: u64,
-    /// Jobs put off to a later time.
+    /// Jobs that went on elsewhere: to another executor, unstarted, or to a later time.
     pub moved: u64,
+    /// Running batches that gave unstarted jobs away, to executors that had nothing to do.
+    pub split: u64,
     /// Jobs that hold one of the node's slots now.
     pub running: u64,
     /// Batches delivered.
@@ -32,6 +34,8 @@ pub struct ExecutorStats {
     pub fenced: u64,
     /// Batches given back.
     pub released: u64,
+    /// Those of them that others were to have, who had nothing to do.
+    pub handed_on: u64,
     /// Batches done and acknowledged.
     pub acked: u64,
 }
@@ -52,7 +56,22 @@ macro_rules! tally {
     };
 }
 
-tally!(completed, retryable, discarded, expired, moved, deliveries, redeliveries, skipped, appends, fenced, released, acked);
+tally!(
+    completed,
+    retryable,
+    discarded,
+    expired,
+    moved,
+    split,
+    deliveries,
+    redeliveries,
+    skipped,
+    appends,
+    fenced,
+    released,
+    handed_on,
+    acked
+);
 
 impl Tally {
     pub(crate) fn settled(&self, states: impl Iterator<Item = State>) {

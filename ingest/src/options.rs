@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Window;
+use wf_broker::Broker;
+
+use crate::{MeasuredRunTimes, Window};
 
 /// When a batch is full, and how long it may wait to become so. Whichever is reached first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ pub struct ProducerOptions {
     pub patience: Patience,
     /// The largest args of one job, in bytes; at most what [`wf_schema::Limits`] allow by default.
     pub args_limit: usize,
-    /// Knows how long jobs run.
+    /// Knows how long jobs run; [`crate::MeasuredRunTimes`], for one. Without, batches are not cut by run time.
     pub run_times: Option<Arc<dyn RunTimes>>,
 }
 
@@ -87,6 +89,15 @@ impl Default for ProducerOptions {
             args_limit: 256 << 10,
             run_times: None,
         }
+    }
+}
+
+impl ProducerOptions {
+    /// Follows how long jobs run, as executors say at `broker`. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn measured(mut self, broker: &Arc<dyn Broker>) -> Self {
+        self.run_times = Some(Arc::new(MeasuredRunTimes::follow(broker.clone())));
+        self
     }
 }
 

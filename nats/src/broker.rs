@@ -18,6 +18,7 @@ use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
 use crate::options::{LinkSettings, NatsOptions};
 use crate::setup::{OnDifference, SetupError, bind, setup};
+use crate::source::Flows;
 
 /// A factory's broker over JetStream.
 ///
@@ -29,6 +30,7 @@ pub struct NatsBroker {
     pub(crate) counters: Arc<Counters>,
     pub(crate) consumers: Arc<LaneConsumers>,
     pub(crate) stats: StatsCache,
+    pub(crate) flows: Flows,
     /// The bytes that may be published and not answered yet, one permit each.
     pub(crate) byte_window: Semaphore,
     /// The messages that may be published and not answered yet.
@@ -70,6 +72,7 @@ impl NatsBroker {
             settings,
             counters,
             stats: StatsCache::default(),
+            flows: Flows::default(),
             byte_window: Semaphore::new(link.publish_bytes),
             message_window: Semaphore::new(link.publish_messages),
             publishing: std::iter::once(Arc::new(first)).chain(shared(rest)).collect(),

@@ -38,7 +38,7 @@ pub struct Tried {
 #[non_exhaustive]
 pub enum ConnectError {
     /// No server could be reached before the deadline.
-    #[error("no broker could be reached within {} s; tried {}", .within.as_secs_f32(), listed(.tried))]
+    #[error("no broker could be reached within {:.1} s; tried {}", .within.as_secs_f32(), listed(.tried))]
     Unreachable {
         /// How long it was tried.
         within: Duration,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::acked::AckedLately;
 use crate::counters::Counters;
 use crate::exchange::{Answered, Exchange, NobodyThere, Part, Unanswered};
-use crate::link::{Link, LinkState};
+use crate::link::{Link, LinkState, Refusal};
 use crate::uptime::Uptime;
 
 /// A connection that mends itself. Dropping it closes it.
@@ -56,6 +56,11 @@ impl Connection {
     /// whether it is.
     pub(crate) async fn settled(&self, patience: Duration) -> bool {
         tokio::time::timeout(patience, self.exchange.settled()).await.is_ok()
+    }
+
+    /// What the server refuses from now on.
+    pub(crate) fn refusals(&self) -> broadcast::Receiver<Refusal> {
+        self.link.refusals()
     }
 
     /// Ends it; what is asked afterwards is answered with "closed".

@@ -29,6 +29,7 @@ impl NatsBroker {
         let legs: Vec<_> = jobs.chain(fire).collect();
         let hot: Vec<bool> = legs.iter().map(|(_, stream)| **stream == self.layout.jobs).collect();
         let flow = Arc::new(Flow::new(&hot));
+        self.flows.add(&lane, &flow);
         for (number, (connection, stream)) in legs.into_iter().enumerate() {
             let leg = Leg {
                 number,

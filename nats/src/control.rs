@@ -1,6 +1,7 @@
 //! Looking at lanes, and holding them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
@@ -11,11 +12,13 @@ use wf_schema::{Lane, Millis, Queue, now};
 
 use crate::api::{ApiError, code};
 use crate::broker::NatsBroker;
+use crate::exchange::Unanswered;
 use crate::lane_consumers::{pause, paused};
 use crate::layout::Layout;
 
-/// How long stats are good for.
-const FRESH: Duration = Duration::from_secs(1);
+/// How long stats are good for, and the age of the oldest message among them, which takes more requests.
+const FRESH: Duration = Duration::from_millis(200);
+const OLDEST_FRESH: Duration = Duration::from_secs(1);
 
 /// Lanes whose stats are kept at most.
 const MAX_KEPT: usize = 10_000;
@@ -26,82 +29,124 @@ const TRIES: usize = 8;
 const STATS: &str = "say how full the lane is";
 const HOLD: &str = "hold the queue";
 
-/// The stats of the last second.
+/// The stats of the last moments.
 #[derive(Default)]
-pub(crate) struct StatsCache(Mutex<HashMap<Lane, (Instant, LaneStats)>>);
+pub(crate) struct StatsCache {
+    kept: Mutex<HashMap<Lane, Kept>>,
+    /// This user may not look into the streams.
+    denied: AtomicBool,
+}
+
+#[derive(Clone, Copy)]
+struct Kept {
+    stats: LaneStats,
+    at: Instant,
+    /// When the oldest was looked for.
+    looked: Instant,
+}
 
 impl StatsCache {
-    fn fresh(&self, lane: &Lane) -> Option<LaneStats> {
-        self.0.lock().get(lane).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, stats)| *stats)
+    fn get(&self, lane: &Lane) -> Option<Kept> {
+        self.kept.lock().get(lane).copied()
     }
 
-    fn keep(&self, lane: Lane, stats: LaneStats) {
-        let mut kept = self.0.lock();
+    fn keep(&self, lane: Lane, new: Kept) {
+        let mut kept = self.kept.lock();
         if kept.len() >= MAX_KEPT {
-            kept.retain(|_, (at, _)| at.elapsed() < FRESH);
+            kept.retain(|_, old| old.at.elapsed() < OLDEST_FRESH);
         }
         if kept.len() < MAX_KEPT {
-            kept.insert(lane, (Instant::now(), stats));
+            kept.insert(lane, new);
         }
     }
 }
 
 /// What one of a lane's consumers tells.
 struct Told {
-    stats: LaneStats,
+    pending: u64,
+    in_flight: u64,
+    /// The pulls that wait for a message; `None` if none would get one, for there is no consumer or it is held.
+    pulls: Option<u64>,
     /// Where its waiting messages begin, if one waits.
     waiting_from: Option<u64>,
 }
 
 impl NatsBroker {
     async fn lane_stats(&self, lane: Lane) -> Result<LaneStats> {
-        if let Some(stats) = self.stats.fresh(&lane) {
-            return Ok(stats);
+        let kept = self.stats.get(&lane);
+        if let Some(kept) = kept.filter(|kept| kept.at.elapsed() < FRESH) {
+            return Ok(kept.stats);
         }
-        let (jobs, fire) = (self.layout.job_filters(&lane), vec![self.layout.fire_subject(&lane)]);
+        let (jobs_stream, later_stream) = (&self.layout.jobs, &self.layout.later);
+        let (job_filters, fire_filters) = (self.layout.job_filters(&lane), vec![self.layout.fire_subject(&lane)]);
+        // What this node asks for itself is known here, and better: a source has many pulls.
+        let (own_pulls, own_sources) = self.flows.open(&lane, self.consuming().len());
         let (jobs, fire) = futures::future::try_join(
-            self.consumer_stats(&lane, &self.layout.jobs, &jobs),
-            self.consumer_stats(&lane, &self.layout.later, &fire),
+            self.consumer_stats(&lane, jobs_stream, &job_filters),
+            self.consumer_stats(&lane, later_stream, &fire_filters),
         )
         .await
         .map_err(|error| error.into_broker(STATS))?;
-        let stats = LaneStats {
+        let mut stats = LaneStats {
             pending: jobs.pending + fire.pending,
             in_flight: jobs.in_flight + fire.in_flight,
-            oldest: [jobs.oldest, fire.oldest].into_iter().flatten().min(),
+            oldest: None,
+            // Every source pulls what is published; what falls due it waits for too, but that tells nothing more.
+            waiting: jobs.pulls.map_or(0, |pulls| pulls.saturating_sub(own_pulls as u64) + own_sources as u64),
         };
-        self.stats.keep(lane, stats);
+        let at = Instant::now();
+        let mut looked = at;
+        if stats.pending > 0 {
+            match kept.filter(|kept| kept.looked.elapsed() < OLDEST_FRESH && kept.stats.pending > 0) {
+                Some(kept) => (stats.oldest, looked) = (kept.stats.oldest, kept.looked),
+                None => {
+                    let (jobs, fire) = futures::future::join(
+                        self.oldest(jobs_stream, &job_filters, jobs.waiting_from),
+                        self.oldest(later_stream, &fire_filters, fire.waiting_from),
+                    )
+                    .await;
+                    stats.oldest = [jobs, fire].into_iter().flatten().min();
+                }
+            }
+        }
+        self.stats.keep(lane, Kept { stats, at, looked });
         Ok(stats)
     }
 
     /// The stats of one of the two consumers of `lane`, which gets what matches `filters`.
-    async fn consumer_stats(&self, lane: &Lane, stream: &str, filters: &[String]) -> Result<LaneStats, ApiError> {
+    async fn consumer_stats(&self, lane: &Lane, stream: &str, filters: &[String]) -> Result<Told, ApiError> {
         let info = self.asker().api::<Value>(&format!("CONSUMER.INFO.{stream}.{}", Layout::consumer(lane)), &json!({})).await;
-        let Told { mut stats, waiting_from } = match info {
+        match info {
             Ok(info) => {
                 let count = |key: &str| info[key].as_u64().unwrap_or(0);
                 let pending = count("num_pending");
                 let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
-                Told {
-                    stats: LaneStats { pending, in_flight: count("num_ack_pending"), oldest: None },
+                Ok(Told {
+                    pending,
+                    in_flight: count("num_ack_pending"),
+                    pulls: (info["paused"] != true).then(|| count("num_waiting")),
                     waiting_from: (pending > 0).then_some(delivered + 1),
-                }
+                })
             }
             // Nobody has consumed from it yet; something may wait there all the same.
             Err(error) if error.code() == Some(code::NO_CONSUMER) => {
                 let pending = self.stored(stream, filters).await?;
-                let stats = LaneStats { pending, ..LaneStats::default() };
-                Told { stats, waiting_from: (pending > 0).then_some(1) }
+                Ok(Told { pending, in_flight: 0, pulls: None, waiting_from: (pending > 0).then_some(1) })
             }
-            Err(error) => return Err(error),
-        };
-        if let Some(from) = waiting_from {
-            let firsts = filters.iter().map(|filter| self.asker().page(stream, filter, from, 1, 1));
-            // Not everybody may ask this.
-            let firsts = futures::future::join_all(firsts).await;
-            stats.oldest = firsts.into_iter().filter_map(|page| page.ok()?.0.first().map(|first| first.at)).min();
+            Err(error) => Err(error),
         }
-        Ok(stats)
+    }
+
+    /// When the oldest message of `stream` at `subjects` was stored, from sequence `from` on.
+    async fn oldest(&self, stream: &str, subjects: &[String], from: Option<u64>) -> Option<Millis> {
+        let from = from.filter(|_| !self.stats.denied.load(Ordering::Relaxed))?;
+        let firsts = subjects.iter().map(|subject| self.asker().page(stream, subject, from, 1, 1));
+        let firsts = futures::future::join_all(firsts).await;
+        // Not everybody may ask this; once is enough to know.
+        if firsts.iter().any(|first| matches!(first, Err(ApiError::Unanswered(Unanswered::Denied(_))))) {
+            self.stats.denied.store(true, Ordering::Relaxed);
+        }
+        firsts.into_iter().filter_map(|page| page.ok()?.0.first().map(|first| first.at)).min()
     }
 
     /// How many messages `stream` has at `subjects`.

@@ -87,7 +87,7 @@ impl LaneConsumers {
 }
 
 /// The settings of the two consumers of `lane`.
-fn configs(layout: &Layout, settings: &FactorySettings, lane: &Lane) -> (Value, Value) {
+pub(crate) fn configs(layout: &Layout, settings: &FactorySettings, lane: &Lane) -> (Value, Value) {
     let config = |filters: &[String]| {
         json!({
             "durable_name": Layout::consumer(lane),

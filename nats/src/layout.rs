@@ -25,7 +25,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The record of the factory's settings. With `pause.*` and `server.*` the only keys that the broker itself uses.
+    /// The record of the factory's settings. With `pause.*`, `server.*` and `doctor.*` the only keys that the broker
+    /// itself uses.
     pub(crate) const FACTORY: &str = "factory";
 
     /// The layout of the factory called `prefix`: 1 to 32 of `a-z 0-9 _ -`.

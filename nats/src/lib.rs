@@ -17,6 +17,7 @@
 mod acked;
 mod api;
 mod broker;
+mod checkup;
 mod connect;
 mod connection;
 mod consume;
@@ -42,6 +43,10 @@ pub mod testing;
 mod uptime;
 
 pub use broker::NatsBroker;
+pub use checkup::{
+    AccountFacts, Checkup, CheckupError, ClockReading, ConsumerFacts, Direction, LaneFacts, LayoutFacts, Rate, RatePlan, Replica,
+    ServerFacts, ServerVars, StoreTimes, StreamFacts, StreamRole, SyncPolicy, Usage,
+};
 pub use connect::{ConnectError, Tried};
 pub use counters::Counts;
 pub use factory::FactorySettings;

@@ -58,6 +58,9 @@ struct Pulls {
     next: u64,
     /// Number, messages, and when nothing can come of it any more.
     sent: VecDeque<(u64, usize, Instant)>,
+    /// Number, and messages it may still bring, of those that seem to be open at the server, in the order in which it
+    /// serves them.
+    open: VecDeque<(u64, usize)>,
     last_heard: Instant,
     /// No pull before then: the server has refused one.
     not_before: Option<Instant>,
@@ -88,12 +91,14 @@ impl Leg {
             let inbox = self.connection.client.new_inbox();
             let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
             self.flow.at_most(self.number, 0);
+            self.flow.pulling(self.number, 0);
             let counts_since = self.connection.counts_since(&self.layout).await;
             let pulls = Pulls {
                 answers,
                 inbox,
                 next: 0,
                 sent: VecDeque::new(),
+                open: VecDeque::new(),
                 last_heard: Instant::now(),
                 not_before: None,
                 gone: false,
@@ -207,6 +212,8 @@ impl Leg {
             pulls.last_heard = now;
         }
         pulls.sent.push_back((pulls.next, messages, now + self.expires + SLACK));
+        pulls.open.push_back((pulls.next, messages));
+        self.flow.pulling(self.number, pulls.open.len());
         let reply = format!("{}.{}", pulls.inbox, pulls.next);
         pulls.next += 1;
         self.connection.counters.pulled.add(1);
@@ -223,6 +230,8 @@ impl Leg {
         }
         let origin = message.reply.as_deref().and_then(Origin::of);
         let Some(delivery) = self.owned(message, pulls.counts_since) else { return };
+        pulls.brought_one();
+        self.flow.pulling(self.number, pulls.open.len());
         if delivery.delivered > 1 && origin.is_some_and(|origin| self.connection.acked.knows(origin)) {
             // The server has forgotten that it was acknowledged here.
             delivery.lease.ack();
@@ -254,6 +263,8 @@ impl Leg {
         let number = message.subject.strip_prefix(pulls.inbox.as_str()).and_then(|rest| rest.strip_prefix('.')?.parse().ok());
         let Some(at) = pulls.sent.iter().position(|(sent, ..)| Some(*sent) == number) else { return };
         let Some((_, messages, _)) = pulls.sent.remove(at) else { return };
+        pulls.open.retain(|(open, _)| Some(*open) != number);
+        self.flow.pulling(self.number, pulls.open.len());
         let told = message.headers.as_ref().and_then(|headers| crate::api::number(headers, "Nats-Pending-Messages"));
         let left = told.and_then(|left| usize::try_from(left).ok()).unwrap_or(messages).min(messages);
         let said = message.description.as_deref().unwrap_or_default();
@@ -285,6 +296,9 @@ impl Leg {
         while pulls.sent.front().is_some_and(|(_, _, end)| *end <= now) {
             pulls.sent.pop_front();
         }
+        let oldest = pulls.sent.front().map_or(u64::MAX, |(number, ..)| *number);
+        pulls.open.retain(|(number, _)| *number >= oldest);
+        self.flow.pulling(self.number, pulls.open.len());
         self.flow.at_most(self.number, pulls.sent.iter().map(|(_, messages, _)| messages).sum());
     }
 
@@ -324,6 +338,16 @@ impl Leg {
 }
 
 impl Pulls {
+    /// A message has come. Nothing tells which pull has brought it, but the server serves them in turn: one that wants
+    /// more goes behind the others.
+    fn brought_one(&mut self) {
+        if let Some((number, left)) = self.open.pop_front()
+            && left > 1
+        {
+            self.open.push_back((number, left - 1));
+        }
+    }
+
     /// Not to be refused again at once, and not together with all others.
     fn wait_a_little(&mut self) {
         self.not_before = Some(Instant::now() + Duration::from_millis(fastrand::u64(250..750)));

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use wf_broker::Cause;
 use wf_schema::Lane;
 
-use self::streams::streams;
+pub(crate) use self::streams::streams;
 use crate::api::{ApiError, code};
 use crate::connect::{ConnectError, connect};
 use crate::connection::Connection;
@@ -287,12 +287,12 @@ async fn factory_record(connection: &Connection, layout: &Layout) -> Result<Opti
     record.map(|r| Ok((serde_json::from_slice(&r.payload).map_err(ApiError::Unreadable)?, r.sequence))).transpose()
 }
 
-fn name(config: &Value) -> &str {
+pub(crate) fn name(config: &Value) -> &str {
     config["name"].as_str().unwrap_or_default()
 }
 
 /// Where `stands` has other values than `wanted` wants. What is not wanted in any way may be as it is.
-fn differing(of: &str, stands: &Value, wanted: &Value) -> Vec<Difference> {
+pub(crate) fn differing(of: &str, stands: &Value, wanted: &Value) -> Vec<Difference> {
     // What the server leaves out when it is false.
     let value = |key: &String| stands.get(key).cloned().unwrap_or(Value::Bool(false));
     let nothing = Map::new();

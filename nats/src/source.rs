@@ -5,13 +5,15 @@
 //! messages lately is *hot* and shares in all the credit there is; a cold one has a small part of it waiting, enough
 //! to notice when something comes.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use wf_broker::{BoxFuture, BrokerError, Delivery, DeliverySource};
+use wf_schema::Lane;
 
 /// The most messages of one pull.
 const MAX_CHUNK: usize = 128;
@@ -21,6 +23,9 @@ const MAX_BYTES_UNDER_WAY: i64 = 32 << 20;
 
 /// What a message is taken to measure before one was seen, in bytes.
 const FIRST_GUESS: i64 = 64 << 10;
+
+/// The part of the way back from the largest message to those that come now which each of them goes.
+const FORGET: i64 = 16;
 
 /// What the server counts beside a message's bytes: subjects and headers.
 const OVERHEAD: i64 = 768;
@@ -44,20 +49,48 @@ pub(crate) struct Flow {
     pub(crate) stop: CancellationToken,
 }
 
+/// The flows of a broker object: what it asks of each lane itself.
+#[derive(Default)]
+pub(crate) struct Flows(Mutex<HashMap<Lane, Vec<Weak<Flow>>>>);
+
+impl Flows {
+    /// Remembers `flow` for as long as it is used.
+    pub(crate) fn add(&self, lane: &Lane, flow: &Arc<Flow>) {
+        let mut flows = self.0.lock();
+        flows.retain(|_, of_lane| {
+            of_lane.retain(|flow| flow.strong_count() > 0);
+            !of_lane.is_empty()
+        });
+        flows.entry(lane.clone()).or_default().push(Arc::downgrade(flow));
+    }
+
+    /// Of the first `legs` legs of the lane's flows: how many pulls they have open at the server, and how many of the
+    /// flows wait in vain.
+    pub(crate) fn open(&self, lane: &Lane, legs: usize) -> (usize, usize) {
+        let flows = self.0.lock();
+        let open = flows.get(lane).into_iter().flatten().filter_map(Weak::upgrade).map(|flow| flow.open(legs));
+        open.fold((0, 0), |(pulls, waiting), (open, waits)| (pulls + open, waiting + usize::from(waits)))
+    }
+}
+
 struct State {
     messages: i64,
     bytes: i64,
     waiting: VecDeque<(usize, Delivery)>,
     waiting_bytes: i64,
     legs: Vec<Leg>,
-    /// What a message measures: at once as much as the largest, then slowly less.
-    typical: i64,
+    /// What a message measures: at once as much as the largest, then slowly less; once one was seen.
+    typical: Option<i64>,
+    /// The credit was withdrawn, and there is none anew.
+    withdrawn: bool,
     failed: Option<BrokerError>,
 }
 
 #[derive(Clone, Copy)]
 struct Leg {
     asked: usize,
+    /// The pulls that are open at the server.
+    pulls: usize,
     hot: bool,
     /// The next message may be larger than what was allowed for.
     overdraw: bool,
@@ -66,8 +99,7 @@ struct Leg {
 impl Flow {
     /// A flow of legs without credit; `hot` says which of them expect messages.
     pub(crate) fn new(hot: &[bool]) -> Self {
-        let legs = hot.iter().map(|&hot| Leg { asked: 0, hot, overdraw: false }).collect();
-        let typical = FIRST_GUESS;
+        let legs = hot.iter().map(|&hot| Leg { asked: 0, pulls: 0, hot, overdraw: false }).collect();
         Self {
             state: Mutex::new(State {
                 messages: 0,
@@ -75,7 +107,8 @@ impl Flow {
                 waiting: VecDeque::new(),
                 waiting_bytes: 0,
                 legs,
-                typical,
+                typical: None,
+                withdrawn: false,
                 failed: None,
             }),
             arrived: Notify::new(),
@@ -106,11 +139,15 @@ impl Flow {
     pub(crate) fn arrived(&self, leg: usize, delivery: Delivery) {
         let mut state = self.state.lock();
         let size = delivery.bytes.len() as i64;
-        state.typical = if size > state.typical { size } else { state.typical - (state.typical - size) / 64 };
+        state.typical = Some(state.typical.map_or(size, |typical| size.max(typical - (typical - size) / FORGET)));
         let this = &mut state.legs[leg];
         this.asked = this.asked.saturating_sub(1);
         this.hot = true;
         this.overdraw = false;
+        if state.withdrawn {
+            // It was on its way. Kept until there is credit, it would be kept from others who wait for it.
+            return delivery.lease.release(Duration::ZERO);
+        }
         state.waiting_bytes += size;
         state.waiting.push_back((leg, delivery));
         drop(state);
@@ -142,6 +179,20 @@ impl Flow {
             drop(state);
             self.more.send_replace(());
         }
+    }
+
+    /// So many pulls of `leg` are open at the server.
+    pub(crate) fn pulling(&self, leg: usize, pulls: usize) {
+        self.state.lock().legs[leg].pulls = pulls;
+    }
+
+    /// How many pulls the first `legs` legs have open at the server, and whether there is credit that waits in vain.
+    pub(crate) fn open(&self, legs: usize) -> (usize, bool) {
+        let state = self.state.lock();
+        (
+            state.legs.iter().take(legs).map(|leg| leg.pulls).sum(),
+            state.messages > 0 && state.bytes > 0 && state.waiting.is_empty(),
+        )
     }
 
     /// How many messages `leg` has asked for that have not come yet.
@@ -180,7 +231,7 @@ impl State {
             return None;
         }
         let free = credit.saturating_sub(asked);
-        let Leg { asked: mine, hot, overdraw } = self.legs[leg];
+        let Leg { asked: mine, hot, overdraw, .. } = self.legs[leg];
         // A cold leg needs one message under way at least, or it would never notice anything: the one thing that is
         // asked for beyond the credit. Should it come too early, it is kept until there is credit.
         let few = (credit / 8).max(1);
@@ -193,9 +244,9 @@ impl State {
             few.saturating_sub(mine).min(free)
         };
         let wanted = if mine == 0 { wanted.max(1) } else { wanted };
-        let guess = (self.typical + OVERHEAD) * asked as i64;
-        let room = (bytes.min(MAX_BYTES_UNDER_WAY) - guess).max(0);
-        let fitting = usize::try_from(room / (self.typical + OVERHEAD)).unwrap_or(0);
+        let each = self.typical.unwrap_or(FIRST_GUESS) + OVERHEAD;
+        let room = (bytes.min(MAX_BYTES_UNDER_WAY) - each * asked as i64).max(0);
+        let fitting = usize::try_from(room / each).unwrap_or(0);
         let chunk = few.min(MAX_CHUNK);
         let messages = wanted.min(MAX_CHUNK).min(if mine == 0 { fitting.max(1) } else { fitting });
         // Few large pulls rather than many small ones, as long as something is under way.
@@ -206,7 +257,7 @@ impl State {
             // A bound below the next message's size would be refused for ever.
             return (mine == 0 || !overdraw).then_some(Ask { messages: 1, bytes: None });
         }
-        let bytes = 2 * (self.typical + OVERHEAD) * messages as i64;
+        let bytes = 2 * each * messages as i64;
         Some(Ask { messages, bytes: Some(bytes) })
     }
 }
@@ -228,8 +279,21 @@ impl DeliverySource for LaneSource {
         let mut state = self.flow.state.lock();
         state.messages = state.messages.saturating_add(granted(messages));
         state.bytes = state.bytes.saturating_add(granted(bytes));
+        state.withdrawn = false;
         drop(state);
         self.flow.more.send_replace(());
+    }
+
+    fn withdraw(&mut self) {
+        // The server cannot be told to forget a pull without losing what it has just sent, so pulls stay open and what
+        // they bring is released.
+        let mut state = self.flow.state.lock();
+        // What was overdrawn stays so.
+        (state.messages, state.bytes) = (state.messages.min(0), state.bytes.min(0));
+        (state.withdrawn, state.waiting_bytes) = (true, 0);
+        let untaken = std::mem::take(&mut state.waiting);
+        drop(state);
+        untaken.iter().for_each(|(_, delivery)| delivery.lease.release(Duration::ZERO));
     }
 
     fn next(&mut self) -> BoxFuture<'_, Delivery> {
@@ -260,6 +324,10 @@ impl DeliverySource for LaneSource {
 
 impl Drop for LaneSource {
     fn drop(&mut self) {
+        // Nobody waits any more.
+        let mut state = self.flow.state.lock();
+        state.messages = state.messages.min(0);
+        drop(state);
         // The legs release what was not taken, once nothing more can come to them: what is released sooner could
         // come right back.
         self.flow.stop.cancel();
@@ -288,7 +356,7 @@ mod tests {
     #[test]
     fn together_the_legs_ask_for_the_credit() {
         let (flow, _source) = flow(1_024, 1 << 30);
-        flow.state.lock().typical = 1_000;
+        flow.state.lock().typical = Some(1_000);
         let (jobs, fire) = (all(&flow, JOBS), all(&flow, FIRE));
         assert_eq!((jobs, fire), (896, 128));
         // What the idle leg gives back, the other asks for, up to what is kept for the idle one.

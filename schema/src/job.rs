@@ -20,7 +20,7 @@ pub enum Format {
 
 /// One unit of work: a kind, its args and its policy, bound for a lane.
 ///
-/// Borrows from the text it was read from where it can; a job made by [`Job::new`] owns what it has.
+/// Borrows its kind, and from the text it was read from what else it can; [`Job::into_owned`] cuts it loose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job<'a> {
     /// Which handler runs it.
@@ -37,7 +37,7 @@ pub struct Job<'a> {
     pub run_at: Option<Millis>,
 }
 
-impl Job<'static> {
+impl<'a> Job<'a> {
     /// A job of `kind` whose handler is given `args`, written as JSON; in the default lane, with the default policy.
     ///
     /// ```
@@ -52,7 +52,7 @@ impl Job<'static> {
     ///
     /// # Errors
     /// When `kind` is no kind, or `args` cannot be written as JSON.
-    pub fn new(kind: &str, args: &impl Serialize) -> Result<Self, JobError> {
+    pub fn new(kind: &'a str, args: &impl Serialize) -> Result<Self, JobError> {
         let args = serde_json::to_vec(args).map_err(|error| JobError::Args(error.to_string()))?;
         Self::written(kind, args, Format::Json)
     }
@@ -61,15 +61,16 @@ impl Job<'static> {
     ///
     /// # Errors
     /// When `kind` is no kind, or `args` cannot be written as postcard.
-    pub fn compact(kind: &str, args: &impl Serialize) -> Result<Self, JobError> {
-        let args = postcard::to_stdvec(args).map_err(|error| JobError::Args(error.to_string()))?;
+    pub fn compact(kind: &'a str, args: &impl Serialize) -> Result<Self, JobError> {
+        // Room for what most args are, so that they do not grow into it bit by bit.
+        let args = postcard::to_extend(args, Vec::with_capacity(32)).map_err(|error| JobError::Args(error.to_string()))?;
         Self::written(kind, args, Format::Postcard)
     }
 
-    fn written(kind: &str, args: Vec<u8>, format: Format) -> Result<Self, JobError> {
+    fn written(kind: &'a str, args: Vec<u8>, format: Format) -> Result<Self, JobError> {
         Kind::check(kind)?;
         Ok(Self {
-            kind: Cow::Owned(kind.to_owned()),
+            kind: Cow::Borrowed(kind),
             args: Cow::Owned(args),
             format,
             policy: Policy::default(),

@@ -37,6 +37,7 @@ mod name;
 mod outcome;
 mod policy;
 mod record;
+mod run_times;
 mod table;
 mod time;
 
@@ -52,4 +53,5 @@ pub use name::NameError;
 pub use outcome::{Failure, PastFailure, State};
 pub use policy::{Backoff, Policy};
 pub use record::{OutcomeView, Record, RecordBuilder, RecordHeader};
+pub use run_times::{RunTime, RunTimes};
 pub use time::{Millis, now};

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::flags::Flags;
+use wf_schema::config::Span;
+use work_factory::doctor::{Check, Monitor};
 
 /// Runs jobs across machines that are far apart: they travel in compressed, pipelined batches, over NATS JetStream or
 /// a durable broker inside this process.
@@ -68,6 +70,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BrokerCommand,
     },
+    /// Ask how the broker and the link to it are, and what to change.
+    Doctor(DoctorArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -96,6 +100,26 @@ pub(crate) struct RunArgs {
 pub(crate) struct EnqueueArgs {
     /// The jobs, one JSON object a line; `-` is standard input.
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Only these checks, separated by commas (see docs/networks.md).
+    #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
+    pub(crate) only: Vec<Check>,
+    /// Where a server tells its settings: its monitoring, http://HOST:8222, or a user of the system account,
+    /// nats://USER:PASSWORD@HOST:4222. May be given for each server.
+    #[arg(long, value_name = "URL")]
+    pub(crate) monitor: Vec<Monitor>,
+    /// Leave out what the link carries: measuring it fills the link for some seconds.
+    #[arg(long)]
+    pub(crate) no_rate: bool,
+    /// How long it may take in all.
+    #[arg(long, value_name = "TIME", default_value = "1 min")]
+    pub(crate) timeout: Span,
+    /// Exit with 1 for warnings too.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

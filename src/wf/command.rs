@@ -3,6 +3,7 @@
 
 mod broker;
 mod config;
+mod doctor;
 mod enqueue;
 mod executor;
 mod ingest;
@@ -37,6 +38,7 @@ pub(crate) fn main(cli: Cli) -> Exit {
             print(&String::from_utf8_lossy(&script))
         }
         Command::Config { command } => config::config(&cli.global, command),
+        Command::Doctor(args) => doctor::doctor(&cli.global, args),
         command => prepared(&cli.global, command),
     };
     outcome.unwrap_or_else(|failure| failure.tell())
@@ -49,6 +51,8 @@ fn prepared(global: &Global, command: Command) -> Result<Exit, Failure> {
     let asked_for = loaded.rows().iter().any(|row| row.key == "log.level" && row.changed);
     let level = match command {
         _ if global.quiet => "error",
+        // What goes wrong is what it finds, and is told there.
+        Command::Doctor(_) if !asked_for => "error",
         // What they have to say is their result.
         Command::Run(_) | Command::Enqueue(_) | Command::Broker { .. } if !asked_for => "warn",
         _ => loaded.config.log().level.as_str(),
@@ -69,6 +73,7 @@ fn prepared(global: &Global, command: Command) -> Result<Exit, Failure> {
             Command::Ingest => Box::pin(ingest::ingest(session)).await,
             Command::Executor => Box::pin(executor::executor(session)).await,
             Command::Enqueue(args) => Box::pin(enqueue::enqueue(session, args)).await,
+            Command::Doctor(args) => Box::pin(doctor::examined(session, args)).await,
             Command::Broker { command } => Box::pin(broker::broker(session, command)).await,
             Command::Config { .. } | Command::Completions { .. } | Command::Version => Ok(Exit::Done),
         };

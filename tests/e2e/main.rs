@@ -7,6 +7,7 @@
 mod bad_days;
 mod configuration;
 mod distance;
+mod doctor;
 mod executors;
 mod flat_memory;
 mod http;

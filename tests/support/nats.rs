@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 use wf_nats::testing::TestServer;
 use wf_nats::{NatsBroker, NatsOptions};
@@ -32,4 +33,25 @@ pub(crate) async fn pretender(info: &'static str) -> (SocketAddr, AbortOnDropHan
         }
     });
     (address, AbortOnDropHandle::new(pretending))
+}
+
+/// Asks a server `subject` as somebody with a client of another make would, and reads the answer as JSON.
+pub(crate) async fn ask(server: &TestServer, subject: &str, request: &Value) -> Value {
+    let mut link = BufReader::new(TcpStream::connect(server.address()).await.unwrap());
+    let payload = request.to_string();
+    let sent =
+        format!("CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB {subject} answer {}\r\n{payload}\r\n", payload.len());
+    link.write_all(sent.as_bytes()).await.unwrap();
+    let mut line = String::new();
+    while !line.starts_with("MSG answer ") {
+        assert!(!line.starts_with("-ERR"), "{line}");
+        line.clear();
+        assert_ne!(link.read_line(&mut line).await.unwrap(), 0, "the server closed the connection");
+    }
+    let size = line.split_whitespace().next_back().unwrap().parse().unwrap();
+    let mut answer = vec![0; size];
+    link.read_exact(&mut answer).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert!(answer["error"].is_null(), "{subject}: {answer}");
+    answer
 }

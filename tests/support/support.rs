@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use broker::{Heard, dead_letters, lane, look, outcomes_of};
 pub(crate) use jobs::{Mixed, echoes, sleeps};
-pub(crate) use nats::{connect, pretender};
+pub(crate) use nats::{ask, connect, pretender};
 pub(crate) use outcomes::{Outcomes, line_count};
 pub(crate) use process::{Ended, Process};
 pub(crate) use stage::Stage;

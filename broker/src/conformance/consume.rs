@@ -91,6 +91,27 @@ pub async fn a_delivery_may_overdraw_the_bytes(rig: &dyn Rig) {
     taker.take().await.lease.ack();
 }
 
+/// A source that has withdrawn its credit gets nothing more, and holds nothing back from others, until it is granted
+/// anew.
+pub async fn nothing_comes_once_credit_is_withdrawn(rig: &dyn Rig) {
+    let (broker, other) = (rig.open().await, rig.open().await);
+    let lane = lane();
+    let mut taker = Taker::open(&broker, &lane).await;
+    publish_each(&broker, vec![message(&lane, "before")]).await;
+    taker.take().await.lease.ack();
+    taker.withdraw();
+    publish_each(&broker, messages(&lane, 30)).await;
+    let mut elsewhere = Taker::open(&other, &lane).await;
+    let taken = taker.in_vain(elsewhere.take_many(30)).await;
+    taken.iter().for_each(|delivery| delivery.lease.ack());
+    drop(elsewhere);
+    taker.nothing(A_WHILE).await;
+    publish_each(&broker, vec![message(&lane, "after")]).await;
+    taker.nothing(A_WHILE).await;
+    taker.grant(1, MANY);
+    assert_eq!(taker.take().await.bytes, "after");
+}
+
 /// A slow consumer gets no more than its credit, and what it has stays its own for many leases while it renews; a
 /// fast one beside it gets all the rest.
 pub async fn a_slow_consumer_keeps_what_it_has_and_gets_no_more(rig: &dyn Rig) {

@@ -72,6 +72,41 @@ pub async fn stats_tell_how_full_a_lane_is(rig: &dyn Rig) {
     assert_eq!(stats.oldest, None);
 }
 
+/// The stats tell who waits in vain: every node hears of a source that has credit and nothing to take, until it has
+/// what it asked for, is dropped, or its queue is held. One that has withdrawn its credit does not count at home.
+pub async fn stats_tell_who_waits(rig: &dyn Rig) {
+    let nodes = [rig.open().await, rig.open().await];
+    let lane = lane();
+    let shows = async |whom: &str, on: &[Arc<dyn Broker>], wanted: fn(u64) -> bool| {
+        for node in on {
+            let stats = async || node.stats(lane.clone()).await.ok().filter(|stats| wanted(stats.waiting));
+            until(whom, stats).await;
+        }
+    };
+    let nobody: fn(u64) -> bool = |waiting| waiting == 0;
+    let somebody: fn(u64) -> bool = |waiting| waiting > 0;
+    let mut taker = Taker::without_credit(&nodes[0], &lane).await;
+    taker.in_vain(shows("nobody has credit", &nodes, nobody)).await;
+    taker.grant(1, 1 << 20);
+    taker.in_vain(shows("one waits", &nodes, somebody)).await;
+    publish_each(&nodes[1], messages(&lane, 1)).await;
+    taker.take().await.lease.ack();
+    taker.in_vain(shows("it has what it asked for", &nodes, nobody)).await;
+
+    taker.grant(5, 1 << 20);
+    taker.in_vain(shows("one waits again", &nodes, somebody)).await;
+    pause(&nodes[0], &lane.queue, long()).await;
+    taker.in_vain(shows("the queue is held", &nodes, nobody)).await;
+    resume(&nodes[0], &lane.queue).await;
+    taker.in_vain(shows("the queue goes on", &nodes, somebody)).await;
+    taker.withdraw();
+    taker.in_vain(shows("its credit is withdrawn", &nodes[..1], nobody)).await;
+    taker.grant(1, 1 << 20);
+    taker.in_vain(shows("it has credit again", &nodes, somebody)).await;
+    drop(taker);
+    shows("it is gone", &nodes, nobody).await;
+}
+
 /// A queue that is held delivers nothing, from none of its lanes, of what waits, is published, falls due or is to be
 /// redelivered, until it is let go; other queues go on.
 pub async fn a_queue_that_is_held_delivers_nothing(rig: &dyn Rig) {

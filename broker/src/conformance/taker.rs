@@ -39,6 +39,10 @@ impl Taker {
         self.source.grant(messages, bytes);
     }
 
+    pub(super) fn withdraw(&mut self) {
+        self.source.withdraw();
+    }
+
     /// The next delivery, which must come.
     pub(super) async fn take(&mut self) -> Delivery {
         within("a delivery", self.source.next()).await.unwrap()
@@ -79,6 +83,14 @@ impl Taker {
             *came.entry(delivery.bytes).or_default() += 1;
         }
         came
+    }
+
+    /// Waits in vain until `other` is done.
+    pub(super) async fn in_vain<T>(&mut self, other: impl Future<Output = T>) -> T {
+        tokio::select! {
+            delivery = self.source.next() => panic!("nothing should have come, but this did: {delivery:?}"),
+            done = other => done,
+        }
     }
 
     /// Watches that nothing comes for `time`.

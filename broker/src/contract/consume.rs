@@ -36,6 +36,10 @@ pub trait DeliverySource: Send + 'static {
     /// grant still comes), and nothing more comes until both are above zero again.
     fn grant(&mut self, messages: usize, bytes: usize);
 
+    /// Takes back all credit that is not used up: nothing more is delivered before the next grant. What the broker had
+    /// sent by then goes back to it at once, to be delivered elsewhere; it may count as delivered once more.
+    fn withdraw(&mut self);
+
     /// The next delivery. Owned on arrival: its lease runs from then on, so callers take deliveries as they come
     /// and keep them renewed. Waits while the lane is empty or there is no credit. Cancel safe.
     ///

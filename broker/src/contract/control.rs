@@ -13,6 +13,10 @@ pub struct LaneStats {
     pub in_flight: u64,
     /// When the oldest waiting message was stored, if one waits and the broker can tell.
     pub oldest: Option<Millis>,
+    /// Who would take more: the requests for messages of this lane that are open and find nothing. One for each source
+    /// of this broker object that has credit and waits in vain, at least one for each elsewhere. None while the queue
+    /// is held.
+    pub waiting: u64,
 }
 
 /// Looks at lanes, and holds them.

@@ -20,7 +20,7 @@ pub(super) fn restore(store: &dyn Store, lanes: &mut Lanes) -> Result<(), OpenCa
 
 impl Control for Embedded {
     fn stats(&self, lane: Lane) -> BoxFuture<'_, LaneStats> {
-        Box::pin(async move { self.look("look at the lane", |lanes| lanes.stats(&lane)) })
+        Box::pin(async move { self.look("look at the lane", |lanes| lanes.stats(&lane, now())) })
     }
 
     fn pause(&self, queue: Queue, until: Millis) -> BoxFuture<'_, ()> {

@@ -4,6 +4,8 @@
 //! arrive when they are durable, and one that was acknowledged leaves at once, before the store has removed it. Leases
 //! and delays are nowhere else: after a restart everything waits.
 
+mod lane_state;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use super::bodies::Bodies;
 use super::ended::Ended;
 use super::pauses::Pauses;
 use crate::LaneStats;
+use lane_state::{LaneState, Seat};
 
 /// Messages that were released for longer than this come again after it: a clock does not reach for ever.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -78,43 +81,6 @@ impl State {
             Self::Owned(at) | Self::Delayed(at) => Some(at),
             Self::Ready => None,
         }
-    }
-}
-
-/// A source that waits for a message.
-struct Seat {
-    source: u64,
-    waker: Waker,
-}
-
-#[derive(Default)]
-struct LaneState {
-    /// Never delivered by this process, by sequence.
-    fresh: VecDeque<Entry>,
-    /// The ready ones of those that are held.
-    again: BTreeSet<u64>,
-    /// The sources that wait, in the order in which they came: the first `ready()` of them are served.
-    seats: VecDeque<Seat>,
-    /// The weight of all its messages, the scheduled ones included.
-    weight: u64,
-    owned: u64,
-    delayed: u64,
-}
-
-impl LaneState {
-    fn ready(&self) -> usize {
-        self.fresh.len() + self.again.len()
-    }
-
-    /// Tells those whose turn it is.
-    fn wake(&self) {
-        for seat in self.seats.iter().take(self.ready()) {
-            seat.waker.wake_by_ref();
-        }
-    }
-
-    fn idle(&self) -> bool {
-        self.weight == 0 && self.seats.is_empty()
     }
 }
 
@@ -416,14 +382,16 @@ impl Lanes {
         }
     }
 
-    pub(super) fn stats(&self, lane: &Lane) -> LaneStats {
+    pub(super) fn stats(&self, lane: &Lane, now: Millis) -> LaneStats {
         let Some(state) = self.lanes.get(lane) else { return LaneStats::default() };
+        let held = self.pauses.until(&lane.queue, now).is_some();
         let again = state.again.first().and_then(|sequence| self.held.get(sequence)).map(|held| held.entry.stored_at);
         let fresh = state.fresh.front().map(|entry| entry.stored_at);
         LaneStats {
             pending: state.ready() as u64 + state.delayed,
             in_flight: state.owned,
             oldest: again.into_iter().chain(fresh).min(),
+            waiting: if held { 0 } else { state.in_vain() as u64 },
         }
     }
 

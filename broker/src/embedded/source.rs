@@ -104,6 +104,12 @@ impl DeliverySource for Source {
         self.bytes = self.bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    fn withdraw(&mut self) {
+        // What was overdrawn stays so.
+        (self.messages, self.bytes) = (0, self.bytes.min(0));
+        self.put_back();
+    }
+
     fn next(&mut self) -> BoxFuture<'_, Delivery> {
         Box::pin(async move {
             loop {
@@ -154,6 +160,13 @@ impl Source {
         .await
     }
 
+    /// Gives back what is on its way and was not handed on.
+    fn put_back(&mut self) {
+        if let Some(Coming { entry, .. }) = self.coming.take() {
+            self.core.lanes(|lanes| lanes.put_back(entry.sequence, entry.delivered));
+        }
+    }
+
     fn delivery(&self, entry: Entry, value: &Bytes) -> Result<Delivery> {
         let opened = message::open(value, self.core.store_id, entry.sequence, entry.stored_at).or_unreadable(WHAT)?;
         Ok(Delivery {
@@ -176,9 +189,7 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        if let Some(Coming { entry, .. }) = self.coming.take() {
-            self.core.lanes(|lanes| lanes.put_back(entry.sequence, entry.delivered));
-        }
+        self.put_back();
     }
 }
 

@@ -1,3 +1,5 @@
+mod far;
+
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
@@ -14,20 +16,25 @@ struct Sim {
     open: Vec<(usize, i64)>,
     held: VecDeque<(usize, usize)>,
     delivered: Vec<usize>,
+    now: Duration,
 }
+
+/// So far away that only the budget limits what is fetched.
+const FAR: Duration = Duration::from_secs(10);
 
 impl Sim {
     fn new(bytes: usize, work: Duration, slots: usize, weights: &[u32]) -> Self {
         let mut credit = Credit::new(bytes, work, slots);
+        credit.set_distance(FAR);
         let lanes: Vec<_> = weights.iter().map(|weight| credit.add(*weight)).collect();
-        let mut sim =
-            Self { credit, open: vec![(0, 0); lanes.len()], delivered: vec![0; lanes.len()], lanes, held: VecDeque::new() };
+        let (open, delivered) = (vec![(0, 0); lanes.len()], vec![0; lanes.len()]);
+        let mut sim = Self { credit, open, delivered, lanes, held: VecDeque::new(), now: Duration::ZERO };
         sim.grant();
         sim
     }
 
     fn grant(&mut self) {
-        for (lane, grant) in self.credit.grants() {
+        for (lane, grant) in self.credit.grants(0, self.now) {
             self.open[lane.0].0 += grant.messages;
             self.open[lane.0].1 += grant.bytes as i64;
         }
@@ -41,7 +48,7 @@ impl Sim {
         }
         open.0 -= 1;
         open.1 -= size as i64;
-        self.credit.delivered(self.lanes[lane], size);
+        self.credit.delivered(self.lanes[lane], size, self.now);
         self.delivered[lane] += size;
         self.held.push_back((lane, size));
         self.grant();
@@ -51,8 +58,10 @@ impl Sim {
     /// The oldest message is run and settled.
     fn finish(&mut self, busy: Duration) {
         if let Some((lane, size)) = self.held.pop_front() {
-            self.credit.started(self.lanes[lane]);
-            self.credit.finished(self.lanes[lane], size, Some(busy));
+            self.now += busy;
+            self.credit.opened(self.lanes[lane], 1);
+            self.credit.started(self.lanes[lane], Stage::Opened, self.now);
+            self.credit.finished(self.lanes[lane], Stage::Started, size, Some(busy));
             self.grant();
         }
     }
@@ -117,16 +126,55 @@ fn what_runs_does_not_hold_back_what_could_run_beside_it() {
     // Single jobs of a minute each, and 50 slots: all of them must get work.
     let mut credit = Credit::new(8 << 20, Duration::from_secs(2), 50);
     let lane = credit.add(3);
-    credit.grants();
-    credit.delivered(lane, 100);
-    credit.started(lane);
-    credit.finished(lane, 100, Some(Duration::from_secs(60)));
-    for _ in 0..50 {
-        credit.grants();
-        credit.delivered(lane, 100);
-        credit.started(lane);
-        assert!(credit.lanes[0].messages > 0 || !credit.grants().is_empty());
+    let now = Duration::ZERO;
+    let start = |credit: &mut Credit| {
+        credit.delivered(lane, 100, now);
+        credit.opened(lane, 1);
+        credit.started(lane, Stage::Opened, now);
+    };
+    credit.grants(50, now);
+    start(&mut credit);
+    credit.finished(lane, Stage::Started, 100, Some(Duration::from_secs(60)));
+    for busy in 0..50 {
+        credit.grants(50 - busy, now);
+        assert!(credit.asks(lane));
+        start(&mut credit);
     }
+}
+
+#[test]
+fn what_was_withdrawn_is_granted_again_only_when_there_is_room_for_it() {
+    let mut credit = Credit::new(8 << 20, Duration::from_secs(2), 50);
+    let lane = credit.add(3);
+    let start = Duration::from_secs(1);
+    credit.grants(50, start);
+    credit.delivered(lane, 30_000, start);
+    // It has a thousand jobs, fifty of which start, and more was asked for.
+    credit.opened(lane, 1_000);
+    assert!(credit.asks(lane));
+    credit.withdraw(lane);
+    assert!(!credit.asks(lane));
+    let later = start + Duration::from_millis(20);
+    assert_eq!(credit.grants(0, later), [], "it is busy");
+    assert_eq!(credit.lanes[0].bytes, 0.0);
+    credit.started(lane, Stage::Opened, later);
+    assert_eq!(credit.grants(0, later).len(), 1, "one is kept at hand");
+}
+
+#[test]
+fn the_budget_can_be_changed() {
+    let mut sim = Sim::new(8192 * KIB, Duration::from_secs(2), 50, &[3]);
+    let fill = |sim: &mut Sim| {
+        for _ in 0..300 {
+            while sim.send(0, 32 * KIB) {}
+            sim.finish(Duration::from_micros(100));
+        }
+        while sim.send(0, 32 * KIB) {}
+        sim.held.len() * 32 * KIB
+    };
+    assert!((6_000 * KIB..=8192 * KIB).contains(&fill(&mut sim)));
+    sim.credit.set_bytes(1024 * KIB);
+    assert!((700 * KIB..=1024 * KIB).contains(&fill(&mut sim)));
 }
 
 #[test]

@@ -9,29 +9,28 @@ use futures::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::DropGuard;
-use wf_schema::{Failure, JobView, State, now};
+use wf_schema::{Failure, JobView, Millis, State, now};
 
+use super::measured::Measured;
+use super::stride::{Looked, Stride};
 use crate::attempt::{self, Begun};
 use crate::bury;
+use crate::charge::Charge;
 use crate::context::Shared;
+use crate::hand::{Ask, Hand};
 use crate::handler::{Args, Attempt, Handler};
 use crate::intake::Work;
-use crate::node::{Charge, Node};
+use crate::node::Node;
 use crate::outcome::Outcome;
 use crate::retry::judge;
 use crate::settle::{Lost, Settling};
+use crate::stats::count_up;
+use crate::surplus::MAX_HOPS;
 use crate::{JobContext, JobFailure};
 
 /// How many jobs are begun, at most, before others on this thread get their turn; and for how long.
-const SLICE: usize = 256;
+const SLICE: usize = 1_024;
 const SLICE_TIME: Duration = Duration::from_millis(1);
-/// A job that takes longer than this before it first waits computes or blocks. Others of its batch get tasks of their
-/// own from the start, so that they spread over the cores.
-const LONG: Duration = Duration::from_micros(500);
-/// How many jobs that end at once are begun, at most, between two looks at the clock: a look costs as much as a quarter
-/// of a cheap job.
-const STRIDE: u32 = 8;
-
 /// The jobs of a run, as far as they have come. Dropped, what runs of them is stopped, and nothing more is settled.
 pub(super) struct Jobs {
     node: Arc<Node>,
@@ -62,9 +61,11 @@ pub(super) struct Jobs {
     told: bool,
     /// The largest result that surely fits into a record, in bytes.
     result_limit: usize,
-    /// How many jobs ended, and how long they took in all.
-    ran: u32,
-    busy: Duration,
+    /// What others ask of the batch.
+    hand: Arc<Hand>,
+    /// How many jobs were begun.
+    begun: usize,
+    measured: Measured,
 }
 
 /// A job that had to wait for something, at its end.
@@ -78,6 +79,8 @@ struct Waited {
 enum Step {
     Ended(Outcome),
     Waits(Attempt),
+    /// It is not to be begun at all.
+    Never(Outcome),
 }
 
 /// What is waited for.
@@ -86,12 +89,13 @@ enum Event {
     Ended(Result<Waited, JoinError>),
     Committed(Settling, Result<(), Lost>),
     Checkpoint,
+    Asked(Ask),
     Draining,
     Overtime,
 }
 
 impl Jobs {
-    pub(super) fn new(node: Arc<Node>, work: Arc<Work>, settling: Settling, mut settled: Vec<bool>) -> Self {
+    pub(super) fn new(node: Arc<Node>, work: Arc<Work>, settling: Settling, mut settled: Vec<bool>, hand: Arc<Hand>) -> Self {
         let mut done = Vec::new();
         let jobs = work.batch.len();
         for (place, item) in work.bad.iter().enumerate().map(|(n, item)| (jobs + n, item)) {
@@ -122,8 +126,9 @@ impl Jobs {
             halted: false,
             told: false,
             result_limit: node.options.reading().args_bytes.min(node.broker.max_message() / 4),
-            ran: 0,
-            busy: Duration::ZERO,
+            hand,
+            begun: 0,
+            measured: Measured::new(&work),
             work,
             node,
         }
@@ -131,13 +136,14 @@ impl Jobs {
 
     /// Begins all jobs that are not settled, as slots allow, and waits for their ends.
     pub(super) async fn run(&mut self, turn: OwnedSemaphorePermit, charge: &mut Charge) -> Result<(), Lost> {
+        charge.open(self.open, self.work.header.hops < MAX_HOPS);
         let mut turn = Some(turn);
         let mut slot = None;
         loop {
             let more = !self.halted && self.seek();
             if !more {
                 (slot, self.slot) = (None, None);
-                if turn.take().is_some() {
+                if turn.take().is_some() && !self.halted {
                     charge.started();
                 }
                 if self.waiting.is_empty() {
@@ -148,18 +154,30 @@ impl Jobs {
                 Some(held) => {
                     slot = self.launch(held);
                     if slot.is_some() {
+                        self.tell(charge);
                         tokio::task::yield_now().await;
                         while let Some(event) = self.event(false).now_or_never() {
                             self.hear(event)?;
                         }
                     }
                 }
-                None => match self.event(more).await {
-                    Event::Slot(held) => slot = held,
-                    event => self.hear(event)?,
-                },
+                None => {
+                    if more {
+                        self.tell(charge);
+                    }
+                    match self.event(more).await {
+                        Event::Slot(held) => slot = held,
+                        event => self.hear(event)?,
+                    }
+                }
             }
         }
+    }
+
+    /// Says how far it is, for whoever wonders whether others should have some of it.
+    fn tell(&self, charge: &mut Charge) {
+        let running = self.waiting.len();
+        charge.crowded(self.begun, running, self.open.saturating_sub(running));
     }
 
     /// Moves `next` on to a job that is not settled, if there is one.
@@ -174,44 +192,31 @@ impl Jobs {
     /// done at once passes the slot on to the next one.
     fn launch(&mut self, mut slot: OwnedSemaphorePermit) -> Option<OwnedSemaphorePermit> {
         let began = Instant::now();
-        let mut before = began;
-        // Jobs that ended since the clock was looked at, and how many there may be.
-        let (mut unclocked, mut stride) = (0, 1);
+        let mut stride = Stride::new(began);
         let work = self.work.clone();
         for _ in 0..SLICE {
             if !self.seek() {
-                if unclocked > 0 {
-                    self.busy += before.elapsed();
-                }
+                self.look(&mut stride);
                 return None;
             }
             let place = self.next;
             self.next += 1;
             let job = work.batch.get(place)?;
+            if stride.ends_before(job.kind_slot()) {
+                self.look(&mut stride);
+            }
             match self.begin(&job, place) {
+                Step::Never(outcome) => self.push(outcome),
                 Step::Ended(outcome) => {
-                    self.end(outcome, Duration::ZERO);
-                    unclocked += 1;
-                    if unclocked < stride {
-                        continue;
-                    }
-                    let after = Instant::now();
-                    let took = after - before;
-                    before = after;
-                    self.busy += took;
-                    self.inline &= took < LONG;
-                    // The first is looked at alone; so is each, while they are not cheap.
-                    stride = if took < LONG / 8 { (stride * 2).min(STRIDE) } else { 1 };
-                    unclocked = 0;
-                    if after - began > SLICE_TIME {
+                    self.begun += 1;
+                    self.end(outcome, job.kind_slot());
+                    if stride.add(job.kind_slot()) && self.look(&mut stride) - began > SLICE_TIME {
                         break;
                     }
                 }
                 Step::Waits(attempt) => {
-                    if unclocked > 0 {
-                        self.busy += before.elapsed();
-                    }
-                    (unclocked, stride) = (0, 1);
+                    self.begun += 1;
+                    self.look(&mut stride);
                     let limit = job.policy().timeout();
                     self.waiting.spawn(async move {
                         let began = Instant::now();
@@ -220,21 +225,32 @@ impl Jobs {
                         Waited { place, result, took: began.elapsed() }
                     });
                     slot = self.node.slots.clone().try_acquire_owned().ok()?;
-                    before = Instant::now();
+                    stride = Stride::new(Instant::now());
                 }
             }
         }
+        self.look(&mut stride);
         Some(slot)
+    }
+
+    /// Looks at the clock, and books what the jobs took that ended since the last time.
+    fn look(&mut self, stride: &mut Stride) -> Instant {
+        let now = Instant::now();
+        if let Some(Looked { kind, took, long }) = stride.look(now) {
+            self.measured.took(kind, took);
+            self.inline &= !long;
+        }
+        now
     }
 
     fn begin(&self, job: &JobView<'_>, place: usize) -> Step {
         if job.policy().expires_at(self.work.header.enqueued_at).is_some_and(|at| at <= now()) {
             let worth = job.policy().expires_in_ms.unwrap_or_default();
             let failure = Failure::new("expired", format!("not started within the {worth} ms that it was worth"));
-            return Step::Ended(Outcome::otherwise(place, State::Expired, Some(failure), None));
+            return Step::Never(Outcome::otherwise(place, State::Expired, Some(failure), None));
         }
         let Some(Some(handler)) = self.handlers.get(job.kind_slot()) else {
-            return Step::Ended(judge(job, place, self.node.registry.nobody(job.kind()), now(), 0.0));
+            return Step::Never(judge(job, place, self.node.registry.nobody(job.kind()), now(), 0.0));
         };
         let context = JobContext::new(self.shared.clone(), job.kind_slot(), job.index(), job.attempt());
         let args = Args::new(job.args(), self.work.header.format, job.policy().store_result);
@@ -262,6 +278,7 @@ impl Jobs {
     async fn event(&mut self, more: bool) -> Event {
         let node = &self.node;
         let due = self.committing.is_none() && !self.done.is_empty();
+        let unstarted = !self.halted && self.open > self.waiting.len();
         let (committing, slot) = (&mut self.committing, &mut self.slot);
         let committed = async {
             match committing {
@@ -288,6 +305,7 @@ impl Jobs {
                 Event::Slot(slot)
             }
             () = tokio::time::sleep_until(self.checkpoint), if due => Event::Checkpoint,
+            ask = self.hand.asked(), if unstarted => Event::Asked(ask),
         }
     }
 
@@ -301,6 +319,12 @@ impl Jobs {
                 self.checkpoint = tokio::time::Instant::now() + self.node.options.checkpoint_interval();
             }
             Event::Checkpoint => self.commit(),
+            Event::Asked(Ask::Release) if self.begun == 0 && !self.halted => {
+                self.halted = true;
+                count_up(&self.node.tally.handed_on, 1);
+            }
+            Event::Asked(Ask::Release) => {}
+            Event::Asked(Ask::Split { keep, piece }) => self.split(keep, piece),
             Event::Draining => {
                 self.told = true;
                 self.halted = !self.is_short();
@@ -324,19 +348,49 @@ impl Jobs {
         let Ok(Waited { place, result, took }) = ended else { return };
         let work = self.work.clone();
         if let Some(job) = work.batch.get(place) {
-            self.end(self.conclude(&job, place, result), took);
+            self.end(self.conclude(&job, place, result), job.kind_slot());
+            self.measured.took(job.kind_slot(), took);
         }
     }
 
-    fn end(&mut self, outcome: Outcome, took: Duration) {
+    fn end(&mut self, outcome: Outcome, kind: usize) {
+        self.push(outcome);
+        self.measured.ended(kind);
+    }
+
+    fn push(&mut self, outcome: Outcome) {
         self.done.push(outcome);
         self.open -= 1;
-        self.ran += 1;
-        self.busy += took;
+    }
+
+    /// Gives the unstarted jobs behind the next `keep` to others, in pieces of `piece`.
+    fn split(&mut self, keep: usize, piece: usize) {
+        if self.halted || self.begun == 0 || self.work.header.hops >= MAX_HOPS {
+            return;
+        }
+        let jobs = self.work.batch.len();
+        let moved: Vec<usize> = (self.next..jobs).filter(|place| !self.settled[*place]).skip(keep).collect();
+        let pieces = moved.chunks(piece.max(1));
+        // They go on at once. Those that share a time travel together, so each piece has one of its own, all of them
+        // past: then whoever publishes them, from the record alone, makes the same pieces.
+        let first = now().saturating_sub(pieces.len() as Millis);
+        tracing::debug!(batch = %self.work.header.id, jobs = moved.len(), pieces = pieces.len(), "moved to others who wait");
+        for (time, places) in (first..).zip(pieces) {
+            for place in places {
+                self.settled[*place] = true;
+                self.push(Outcome::otherwise(*place, State::Moved, None, Some(time)));
+            }
+        }
+        if !moved.is_empty() {
+            count_up(&self.node.tally.split, 1);
+            // It is for those who wait now.
+            self.checkpoint = tokio::time::Instant::now();
+        }
     }
 
     /// Commits what is done, beside the jobs that run on.
     fn commit(&mut self) {
+        self.measured.tell(&self.work, &self.node.run_times);
         if let Some(mut settling) = self.settling.take() {
             let done = std::mem::take(&mut self.done);
             self.committing = Some(Box::pin(async move {
@@ -349,12 +403,13 @@ impl Jobs {
     /// Whether the jobs that have not begun can be expected to end well before the deadline.
     fn is_short(&self) -> bool {
         let rest = self.work.batch.len().saturating_sub(self.next);
-        self.ran > 0 && self.node.estimate(rest, self.busy / self.ran) < self.node.phases.left() / 2
+        let Measured { ran, busy, .. } = self.measured;
+        ran > 0 && self.node.estimate(rest, busy / ran) < self.node.phases.left() / 2
     }
 
-    /// How long the jobs took in all, if all of them ran.
+    /// How long all jobs would have taken, going by those that ran, once all have an outcome.
     pub(super) fn busy(&self) -> Option<Duration> {
-        (self.whole() && self.ran > 0).then_some(self.busy)
+        self.measured.whole(&self.work).filter(|_| self.whole())
     }
 
     /// Whether every job has an outcome.
@@ -364,6 +419,7 @@ impl Jobs {
 
     /// Settles what is done, and acknowledges the batch if that is all of it.
     pub(super) async fn settle(mut self) -> Result<(), Lost> {
+        self.measured.tell(&self.work, &self.node.run_times);
         if let Some(commit) = self.committing.take() {
             let (settling, result) = commit.await;
             result?;

@@ -2,199 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod split;
+mod world;
 
-use parking_lot::Mutex;
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use wf_broker::{Delivery, Message, Publish};
-use wf_schema::{Backoff, Batch, BatchBuilder, BatchId, Format, Header, Job, Lane, Limits, Remains, RunId};
+use wf_schema::{Batch, Limits, Remains};
 
+use self::world::{Deed, Script, Splitting, World, quiet_panics, runtime};
 use super::*;
-use crate::model::{Fault, Session, Store};
-use crate::{ExecutorOptions, JobContext, JobFailure, Registry, stock};
-
-/// What a job does at one attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deed {
-    Complete,
-    Fail,
-    FailForGood,
-    Panic,
-}
-
-/// What a job does: this at each attempt, from the first, and then completes; after so many milliseconds each time.
-#[derive(Clone, Debug)]
-struct Script {
-    deeds: Vec<Deed>,
-    ms: u64,
-    max_attempts: u32,
-    store_result: bool,
-    no_pause: bool,
-}
-
-impl Script {
-    fn deed(&self, attempt: u32) -> Deed {
-        self.deeds.get(attempt as usize - 1).copied().unwrap_or(Deed::Complete)
-    }
-
-    /// At which attempt it ends for good, and how.
-    fn end(&self) -> (u32, State) {
-        (1..=self.max_attempts)
-            .find_map(|attempt| match self.deed(attempt) {
-                Deed::Complete => Some((attempt, State::Completed)),
-                Deed::FailForGood => Some((attempt, State::Discarded)),
-                _ if attempt == self.max_attempts => Some((attempt, State::Discarded)),
-                _ => None,
-            })
-            .unwrap()
-    }
-}
-
-/// Everything but the executor: the broker's store, the jobs, and who ran what when.
-struct World {
-    store: Arc<Mutex<Store>>,
-    scripts: Arc<Vec<Script>>,
-    batch: BatchId,
-    /// (index, attempt) and the run it was started in.
-    started: Arc<Mutex<Vec<(u32, u32, RunId)>>>,
-    crashes: usize,
-}
-
-impl World {
-    async fn new(scripts: Vec<Script>) -> Self {
-        let header = Header::new(BatchId::new(), Format::Json);
-        let mut open = BatchBuilder::new(header.clone());
-        for (index, script) in scripts.iter().enumerate() {
-            let backoff = if script.no_pause { Backoff { min_ms: 0, max_ms: 0 } } else { Backoff { min_ms: 100, max_ms: 5_000 } };
-            let mut job = Job::new("scripted", &index).unwrap().max_attempts(script.max_attempts).backoff(backoff);
-            job.policy.store_result = script.store_result;
-            open.push(&job).unwrap();
-        }
-        let world =
-            Self { store: Arc::default(), scripts: Arc::new(scripts), batch: header.id, started: Arc::default(), crashes: 0 };
-        world.publish(open.encode()).await;
-        world
-    }
-
-    async fn publish(&self, bytes: Bytes) {
-        let message = Message { lane: Lane::default(), id: BatchId::new().to_string().into(), bytes };
-        Session::new(&self.store, []).publish(message).await.unwrap();
-    }
-
-    fn node(&self, session: &Arc<Session>, run: RunId) -> Arc<Node> {
-        let (scripts, started, store, batch) = (self.scripts.clone(), self.started.clone(), self.store.clone(), self.batch);
-        let registry = stock::register(Registry::new()).register("scripted", move |context: JobContext, index: u32| {
-            let (script, started, store) = (scripts[index as usize].clone(), started.clone(), store.clone());
-            async move {
-                let id = (context.id().index, context.attempt());
-                assert_eq!((context.id().batch, id.0), (batch, index), "a job keeps its id");
-                let settled = store.lock().records(batch).iter().any(|r| r.iter().any(|o| (o.index(), o.attempt()) == id));
-                if settled {
-                    return Err(JobFailure::permanent("again", "what is on record runs again"));
-                }
-                started.lock().push((id.0, id.1, run));
-                if script.ms > 0 {
-                    tokio::time::sleep(Duration::from_millis(script.ms)).await;
-                }
-                match script.deed(id.1) {
-                    Deed::Complete => Ok(index),
-                    Deed::Fail => Err(JobFailure::retryable("fail", "as the script says")),
-                    Deed::FailForGood => Err(JobFailure::permanent("fail", "as the script says")),
-                    Deed::Panic => panic!("as the script says"),
-                }
-            }
-        });
-        let options = ExecutorOptions::new("x").unwrap().checkpoint(Duration::from_millis(20)).unwrap().concurrency(3).unwrap();
-        Node::new(session.clone(), registry, options, Handle::current())
-    }
-
-    /// Runs `delivery` until it ends or its executor dies.
-    async fn live(&self, session: &Arc<Session>, delivery: Delivery) -> (Arc<Node>, bool) {
-        let node = self.node(session, delivery.run);
-        let desk = node.open(delivery.lane.clone()).unwrap();
-        node.take(&desk, delivery);
-        node.runs.close();
-        tokio::select! {
-            () = node.runs.wait() => {}
-            () = session.died.notified() => {}
-        }
-        // What a crash leaves of an executor.
-        node.phases.gone.cancel();
-        node.runs.wait().await;
-        (node, session.is_dead())
-    }
-
-    /// Runs everything to its end, executor after executor, each with its faults.
-    async fn play(&mut self, mut lives: Vec<Vec<Fault>>) {
-        lives.reverse();
-        for _ in 0..10_000 {
-            self.store.lock().fire();
-            let session = Session::new(&self.store, lives.pop().unwrap_or_default());
-            match session.take() {
-                Some(delivery) => self.crashes += usize::from(self.live(&session, delivery).await.1),
-                None if self.store.lock().is_idle() => return,
-                None => self.store.lock().expire(),
-            }
-        }
-        panic!("it does not come to an end");
-    }
-
-    /// What must hold once all is at rest.
-    fn check(&self) {
-        let store = self.store.lock();
-        let records = store.records(self.batch);
-        let mut dead: BTreeMap<u32, u32> = BTreeMap::new();
-        for letter in store.letters() {
-            let jobs = letter.jobs(&Limits::default()).unwrap().expect("jobs died, not messages");
-            for job in jobs.iter() {
-                let history = job.history();
-                let attempts: Vec<_> = history.iter().map(|past| past.attempt).collect();
-                assert_eq!(attempts, (1..=job.attempt()).collect::<Vec<_>>(), "a dead job tells all its failures");
-                assert!(dead.insert(job.index(), job.attempt()).is_none(), "job {} is buried twice", job.index());
-            }
-        }
-        let started = self.started.lock();
-        for (index, script) in self.scripts.iter().enumerate() {
-            let index = index as u32;
-            let (last, state) = script.end();
-            let runs = |attempt| started.iter().filter(move |(i, a, _)| (*i, *a) == (index, attempt)).map(|(_, _, run)| *run);
-            for attempt in 1..=last {
-                let times = runs(attempt).count();
-                assert!(times >= 1, "job {index} was lost before attempt {attempt}");
-                assert!(times <= 1 + self.crashes, "job {index}, attempt {attempt} ran {times} times, {} crashes", self.crashes);
-                let distinct: BTreeSet<_> = runs(attempt).collect();
-                assert_eq!(distinct.len(), 1, "job {index} was retried by two messages");
-            }
-            assert_eq!(runs(last + 1).count(), 0, "job {index} went on after its end");
-            assert_eq!(dead.get(&index).copied(), (state == State::Discarded).then_some(last), "job {index}");
-            let recorded: Vec<_> =
-                records.iter().flat_map(Record::iter).filter(|o| o.index() == index).map(|o| (o.attempt(), o.state())).collect();
-            let distinct: BTreeSet<_> = recorded.iter().map(|(attempt, _)| *attempt).collect();
-            assert_eq!(distinct.len(), recorded.len(), "job {index} is on record twice for an attempt");
-            if state == State::Discarded || script.store_result {
-                assert!(recorded.contains(&(last, state)), "the end of job {index} is not on record");
-            }
-        }
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
-}
-
-fn quiet_panics() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if info.payload().downcast_ref::<&str>() != Some(&"as the script says") {
-                before(info);
-            }
-        }));
-    });
-}
+use crate::model::{Fault, Session};
 
 fn deeds() -> impl Strategy<Value = Deed> {
     prop_oneof![3 => Just(Deed::Complete), 3 => Just(Deed::Fail), 1 => Just(Deed::FailForGood), 1 => Just(Deed::Panic)]
@@ -222,10 +41,11 @@ proptest! {
     fn every_job_ends_exactly_once_whatever_breaks(
         scripts in prop::collection::vec(scripts(), 1..12),
         lives in prop::collection::vec(prop::collection::vec(faults(), 0..8), 0..8),
+        (after, keep, piece) in (0usize..6, 0usize..4, 1usize..5),
     ) {
         quiet_panics();
         runtime().block_on(async {
-            let mut world = World::new(scripts).await;
+            let mut world = World::split(scripts, Splitting { after, keep, piece }).await;
             world.play(lives).await;
             world.check();
         });

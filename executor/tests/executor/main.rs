@@ -4,5 +4,6 @@
 
 mod outcomes;
 mod running;
+mod sharing;
 mod stopping;
 mod yard;

@@ -8,7 +8,7 @@ use wf_schema::{Backoff, Job, State};
 
 use crate::yard::{Yard, within};
 
-fn job(kind: &str, args: serde_json::Value) -> Job<'static> {
+fn job(kind: &str, args: serde_json::Value) -> Job<'_> {
     Job::new(kind, &args).unwrap().store_result()
 }
 

@@ -25,7 +25,7 @@ fn waiting() -> (Registry, mpsc::UnboundedReceiver<u32>, Arc<Notify>) {
     (registry, starts, go)
 }
 
-fn job(kind: &str) -> Job<'static> {
+fn job(kind: &str) -> Job<'_> {
     Job::new(kind, &()).unwrap().store_result()
 }
 

@@ -35,8 +35,9 @@ impl Drop for Open {
 }
 
 impl Bulk {
-    /// The most jobs in a group: enough that the lock costs nothing a job, few enough to share it.
-    pub(crate) const GROUP: usize = 256;
+    /// The most jobs in a group: enough that the lock costs nothing a job, few enough to share it and to stay in a core's
+    /// nearest cache.
+    pub(crate) const GROUP: usize = 64;
     /// The most bytes of args that wait for room at once; a group may be split there.
     const STRIDE: usize = 256 << 10;
 

@@ -8,7 +8,7 @@ use crate::factory::FactorySettings;
 use crate::layout::Layout;
 
 /// The streams, as they should be.
-pub(super) fn streams(layout: &Layout, settings: &FactorySettings) -> Vec<Value> {
+pub(crate) fn streams(layout: &Layout, settings: &FactorySettings) -> Vec<Value> {
     let prefix = &layout.prefix;
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(i64::MAX as u64);
     let dedup = nanos(settings.dedup_window);

@@ -32,7 +32,7 @@ pub(super) struct Front {
 impl Front {
     /// Listens where the configuration says.
     pub(super) async fn bind(broker: &Arc<dyn Broker>, config: &Config) -> Result<Self, Failure> {
-        let producer = Producer::new(broker.clone(), settings::producer(config));
+        let producer = Producer::new(broker.clone(), settings::producer(config).measured(broker));
         let listen: SocketAddr = config.ingest().listen;
         let server = Server::bind(listen, HttpState::new(producer.clone(), settings::http(config))).await;
         let taken = |error| Failure::usage(format!("HTTP cannot be served on {listen} (ingest.listen): {error}"), Exit::Usage);

@@ -57,7 +57,7 @@ impl Test {
     }
 
     fn counts(&self) -> (u64, u64) {
-        let stats = self.lanes.stats(&self.lane);
+        let stats = self.lanes.stats(&self.lane, NOW);
         (stats.pending, stats.in_flight)
     }
 }
