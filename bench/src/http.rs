@@ -167,19 +167,20 @@ where
     let stored = Stored::open(store)?;
     let front = Front::ours(config(&stored.url(), "local", &[])?).await?;
     let (jobs, took) = load(front.address()).await?;
-    ran(front.factory()?, jobs).await?;
+    let batches = ran(front.factory()?, jobs).await?;
     front.stop().await?;
-    Ok(Sample::rate(jobs, took))
+    Ok(Sample::rate(jobs, took).and("a batch", "jobs", jobs as f64 / batches as f64))
 }
 
-/// Runs everything that waits: `jobs` jobs, each once.
-async fn ran(factory: &Factory, jobs: u64) -> anyhow::Result<()> {
+/// Runs everything that waits, `jobs` jobs, each once: the number of batches they were in.
+async fn ran(factory: &Factory, jobs: u64) -> anyhow::Result<u64> {
     let check = Arc::new(Check::default());
     let executor = factory.executor(work::registry(&check))?;
     work::settled(&executor, jobs).await?;
     check.complete(jobs)?;
+    let batches = executor.stats().deliveries;
     executor.drain(Duration::from_secs(5)).await;
-    Ok(())
+    Ok(batches)
 }
 
 async fn end_to_end(rtt: Duration, bodies: Arc<Bodies>) -> anyhow::Result<Sample> {

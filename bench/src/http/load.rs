@@ -16,8 +16,6 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::work::pair;
-
 /// The connections that bulk bodies are sent over.
 pub(super) const BULK_CONNECTIONS: usize = 4;
 
@@ -107,8 +105,8 @@ async fn post(connection: &mut Connection, path: &str, kind: &str, body: Bytes) 
 }
 
 fn write_job(text: &mut String, n: u64) -> std::fmt::Result {
-    let pair = pair(n);
-    write!(text, r#"{{"kind":"math_add","args":{{"a":{},"b":{}}}}}"#, pair.a, pair.b)
+    // As `work::pair` has it.
+    write!(text, r#"{{"kind":"math_add","args":{{"a":{n},"b":{}}}}}"#, n % 1_000)
 }
 
 /// NDJSON bodies, made before anything is measured. No two jobs in them have the same number.
