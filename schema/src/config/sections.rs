@@ -151,16 +151,16 @@ sections! {
     /// How much may be on its way to the broker, unanswered. The first of these that is reached holds publishing.
     PublishSettings publish {
         /// The bytes on their way.
-        window_bytes: Size = ["8 MiB", "16 MiB", "16 MiB", "2 MiB"] in "64 KiB" ..= "1 GiB";
+        window_bytes: Size = ["8 MiB", "16 MiB", "16 MiB", "4 MiB"] in "64 KiB" ..= "1 GiB";
         /// The messages on their way: too many of them starve consumers.
-        window_messages: u32 = ["256", "512", "1000", "128"] in "1" ..= "5000";
+        window_messages: u32 = ["256", "512", "1000", "256"] in "1" ..= "5000";
     }
 
     /// How much an executor fetches ahead, over all its lanes. The first of these that is reached holds fetching.
     PrefetchSettings prefetch {
         /// The bytes fetched or asked for. The upper limit keeps what NATS has to send below the 64 MiB at which it
         /// closes a connection that reads too slowly.
-        bytes: Size = ["8 MiB", "16 MiB", "32 MiB", "2 MiB"] in "64 KiB" ..= "40 MiB";
+        bytes: Size = ["8 MiB", "16 MiB", "32 MiB", "8 MiB"] in "64 KiB" ..= "40 MiB";
         /// The work fetched ahead, in measured run time: keeps batches from waiting here while others idle.
         work: Duration = "2 s" in "10 ms" ..= "10 min";
     }
