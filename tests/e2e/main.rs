@@ -12,6 +12,7 @@ mod flat_memory;
 mod http;
 mod resume;
 mod run;
+mod sharing;
 mod signals;
 #[path = "../support/support.rs"]
 mod support;
