@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     Held(Arc<Notify>, Arc<Notify>),
     /// There is no room (for a publish; otherwise nothing).
     Full,
+    /// The one who asks has no right to (to publish; otherwise nothing).
+    Denied,
 }
 
 /// What the broker stores.
@@ -189,7 +191,8 @@ impl Session {
                 Fault::Full if what == "publish" => {
                     Err(BrokerError::Full { lane: Lane::default(), retry_after: Duration::from_secs(1) })
                 }
-                Fault::Full => act(),
+                Fault::Denied if what == "publish" => Err(BrokerError::denied(what, "no right to")),
+                Fault::Full | Fault::Denied => act(),
             }
         })
     }

@@ -23,6 +23,9 @@ use crate::run_times::RunTimes;
 use crate::stats::{Tally, count_up};
 use crate::{ExecutorOptions, Registry};
 
+/// How many batches that were delivered before may be open at once, beside those whose turn it is.
+const LOOKUPS: usize = 16;
+
 /// One executor's node.
 pub(crate) struct Node {
     pub(crate) broker: Arc<dyn Broker>,
@@ -30,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) options: ExecutorOptions,
     /// One for each job that may run at once, over all batches and lanes.
     pub(crate) slots: Arc<Semaphore>,
+    /// One for each batch whose records may be read before its turn.
+    pub(crate) lookups: Arc<Semaphore>,
     /// The jobs that could be begun if there were slots.
     unstarted: AtomicUsize,
     /// A round trip to the broker, in microseconds.
@@ -64,6 +69,7 @@ impl Node {
             broker,
             registry,
             slots: Arc::new(Semaphore::new(options.slots())),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
             unstarted: AtomicUsize::new(0),
             distance: AtomicU64::new(0),
             renewals: Arc::new(Renewals::default()),

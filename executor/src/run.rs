@@ -6,7 +6,7 @@ mod stride;
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 use wf_broker::Delivery;
 use wf_schema::{DeadLetter, State, WireError, now};
@@ -34,29 +34,8 @@ pub(crate) async fn run(node: Arc<Node>, delivery: Delivery, held: Held, charge:
     }
 }
 
-async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, mut charge: Charge) {
-    let turn = tokio::select! {
-        biased;
-        () = node.phases.draining.cancelled() => None,
-        () = released(&charge) => {
-            count_up(&node.tally.handed_on, 1);
-            None
-        }
-        turn = charge.desk.turns.clone().acquire_owned() => turn.ok(),
-    };
-    let Some(turn) = turn else {
-        // Untouched, so others may have it at once.
-        held.release();
-        return count_up(&node.tally.released, 1);
-    };
-    let ended = match Work::read(&delivery, node.options.reading()) {
-        Ok(work) => work_off(&node, work, &delivery, held, turn, &mut charge).await,
-        Err(error) => {
-            drop(turn);
-            bury_whole(&node, &delivery, held, &error).await
-        }
-    };
-    match ended {
+async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, charge: Charge) {
+    match work_off(&node, &delivery, held, charge).await {
         Ok(()) => {}
         Err(Lost::Fenced) => {
             tracing::warn!(run = %delivery.run, "another executor has taken the batch over; nothing of it is settled here");
@@ -64,6 +43,62 @@ async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, mut charge: Cha
         }
         Err(Lost::Broker(error)) => node.fail(error),
         Err(Lost::Wire(error)) => tracing::error!(run = %delivery.run, %error, "what became of the batch cannot be written"),
+    }
+}
+
+async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge: Charge) -> Result<(), Lost> {
+    // Of a batch that was delivered before there may be records, a round trip away. They are read before its turn, or
+    // those behind it would wait for the answer too; few at a time, for such batches take memory while they wait.
+    let again = delivery.delivered > 1;
+    let place = if again { node.lookups.clone() } else { charge.desk.turns.clone() };
+    let Some(place) = unless_unwanted(node, &charge, place).await else {
+        // Untouched, so others may have it at once.
+        held.release();
+        count_up(&node.tally.released, 1);
+        return Ok(());
+    };
+    let work = match Work::read(delivery, node.options.reading()) {
+        Ok(work) => work,
+        Err(error) => {
+            drop(place);
+            return bury_whole(node, delivery, held, &error).await;
+        }
+    };
+    let (mut settling, settled) = Settling::take_up(node.clone(), work.clone(), held, delivery.delivered).await?;
+    let turn = match again {
+        true => {
+            let turn = unless_unwanted(node, &charge, charge.desk.turns.clone()).await;
+            drop(place);
+            turn
+        }
+        false => Some(place),
+    };
+    let Some(turn) = turn else {
+        settling.release();
+        return Ok(());
+    };
+    settling.begin();
+    let skipped = settled.iter().filter(|settled| **settled).count();
+    count_up(&node.tally.skipped, skipped as u64);
+    tracing::debug!(batch = %work.header.id, jobs = work.batch.len(), skipped, delivered = delivery.delivered, "begun");
+    let mut jobs = Jobs::new(node.clone(), work, settling, settled, charge.hand.clone());
+    jobs.run(turn, &mut charge).await?;
+    if let Some(busy) = jobs.busy() {
+        charge.ran(busy);
+    }
+    jobs.settle().await
+}
+
+/// A place at `places`; `None` when the node drains, or others want the batch, before there is one.
+async fn unless_unwanted(node: &Node, charge: &Charge, places: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    tokio::select! {
+        biased;
+        () = node.phases.draining.cancelled() => None,
+        () = released(charge) => {
+            count_up(&node.tally.handed_on, 1);
+            None
+        }
+        place = places.acquire_owned() => place.ok(),
     }
 }
 
@@ -86,24 +121,4 @@ async fn bury_whole(node: &Node, delivery: &Delivery, held: Held, error: &WireEr
     node.tally.settled(std::iter::once(State::Discarded));
     count_up(&node.tally.acked, 1);
     Ok(())
-}
-
-async fn work_off(
-    node: &Arc<Node>,
-    work: Arc<Work>,
-    delivery: &Delivery,
-    held: Held,
-    turn: OwnedSemaphorePermit,
-    charge: &mut Charge,
-) -> Result<(), Lost> {
-    let (settling, settled) = Settling::take_up(node.clone(), work.clone(), held, delivery.delivered).await?;
-    let skipped = settled.iter().filter(|settled| **settled).count();
-    count_up(&node.tally.skipped, skipped as u64);
-    tracing::debug!(batch = %work.header.id, jobs = work.batch.len(), skipped, delivered = delivery.delivered, "begun");
-    let mut jobs = Jobs::new(node.clone(), work, settling, settled, charge.hand.clone());
-    jobs.run(turn, charge).await?;
-    if let Some(busy) = jobs.busy() {
-        charge.ran(busy);
-    }
-    jobs.settle().await
 }

@@ -89,6 +89,11 @@ impl Settling {
         Ok((this, settled))
     }
 
+    /// Its jobs begin: only from now on there is something to settle.
+    pub(crate) fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
     /// Steps 1 and 2 for `outcomes`.
     pub(crate) async fn commit(&mut self, outcomes: &[Outcome]) -> Result<(), Lost> {
         let mut size = (self.node.broker.max_message() / 2).min(LARGEST);

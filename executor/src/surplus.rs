@@ -27,7 +27,7 @@ const SHORTLY: Duration = Duration::from_millis(20);
 /// The round trips that moving takes: to ask who waits, to record, to publish, to deliver.
 const MOVING: u32 = 4;
 /// How often the broker is asked who waits, at most.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How long the broker is left alone when it did not answer, and how long an answer is waited for.
 const TROUBLE: Duration = Duration::from_secs(5);
 

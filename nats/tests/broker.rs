@@ -12,7 +12,8 @@ use futures::future::{join_all, try_join_all};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use wf_broker::{
-    Broker as _, BrokerError, Consume as _, Control as _, Key, Message, OutcomeLog as _, Publish as _, Schedule as _, Scheduled,
+    Broker as _, BrokerError, Consume as _, Control as _, Key, KeyedRecords as _, Message, OutcomeLog as _, Publish as _,
+    Schedule as _, Scheduled,
 };
 use wf_nats::testing::{DelayProxy, ServerOptions, TestServer};
 use wf_nats::{
@@ -206,26 +207,27 @@ async fn distance_costs_no_round_trip_per_message() {
     assert_eq!(proxy.connections(), 2);
 }
 
+/// A user with the rights that docs/deploy.md says its role needs.
+fn user(role: &str, password: &str) -> String {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/deploy.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let row = document.lines().find(|line| line.starts_with(&format!("| {role} | `"))).unwrap();
+    let rights = |column: usize| {
+        let subjects: Vec<_> = row.split('|').nth(column).unwrap().split('`').skip(1).step_by(2).collect();
+        format!("{subjects:?}")
+    };
+    let (publish, subscribe) = (rights(2), rights(3));
+    format!("{{ user: {role}, password: {password}, permissions {{ publish {publish}, subscribe {subscribe} }} }}")
+}
+
 #[tokio::test]
 async fn what_is_not_allowed_is_denied_at_once() {
-    const USERS: &str = r#"
-        accounts { A { jetstream: enabled, users [
-            { user: admin, password: a }
-            { user: ingest, password: i, permissions {
-                publish ["wf.jobs.>", "wf.at.>", "$KV.WF_STATE.idem.>", "$KV.WF_STATE.uniq.>", "$KV.WF_STATE.server.>",
-                    "$JS.API.STREAM.INFO.KV_WF_STATE", "$JS.API.DIRECT.GET.KV_WF_STATE.>",
-                    "$JS.API.DIRECT.GET.WF_RESULTS", "$JS.API.DIRECT.GET.WF_RESULTS.>"]
-                subscribe ["_INBOX_i.>", "wf.results.>"] } }
-            { user: executor, password: e, permissions {
-                publish ["$JS.API.CONSUMER.INFO.WF_JOBS.*", "$JS.API.CONSUMER.INFO.WF_LATER.*",
-                    "$JS.API.CONSUMER.MSG.NEXT.WF_JOBS.*", "$JS.API.CONSUMER.MSG.NEXT.WF_LATER.*",
-                    "$JS.ACK.WF_JOBS.>", "$JS.ACK.WF_LATER.>", "wf.at.>", "wf.results.>", "wf.dead.>", "$KV.WF_STATE.>",
-                    "$JS.API.STREAM.INFO.KV_WF_STATE", "$JS.API.DIRECT.GET.KV_WF_STATE.>",
-                    "$JS.API.DIRECT.GET.WF_RESULTS", "$JS.API.DIRECT.GET.WF_RESULTS.>"]
-                subscribe ["_INBOX_e.>", "wf.results.>"] } }
-        ] } }
-    "#;
-    let server = started(ServerOptions::new().config(USERS)).await;
+    let users = format!(
+        "accounts {{ A {{ jetstream: enabled, users [ {{ user: admin, password: a }}, {}, {} ] }} }}",
+        user("ingest", "i"),
+        user("executor", "e")
+    );
+    let server = started(ServerOptions::new().config(&users)).await;
     let url = |login: &str| format!("nats://{login}@{}", server.address());
     let as_user = |login: &str, inbox: &str| NatsOptions::new([url(login)]).unwrap().inbox_prefix(inbox).unwrap().link(quick());
     let admin = as_user("admin:a", "_INBOX");
@@ -235,11 +237,11 @@ async fn what_is_not_allowed_is_denied_at_once() {
     let error = NatsBroker::connect(as_user("admin:wrong", "_INBOX")).await.err().unwrap();
     assert!(matches!(error, ConnectError::Login { .. }), "{error:?}");
     // An inbox that this user may not read: no answer could ever come.
-    let error = NatsBroker::connect(as_user("ingest:i", "_INBOX_e")).await.err().unwrap();
+    let error = NatsBroker::connect(as_user("ingest:i", "_INBOX_executor")).await.err().unwrap();
     assert!(matches!(error, ConnectError::Unusable { .. }), "{error:?}");
 
-    let ingest = NatsBroker::connect(as_user("ingest:i", "_INBOX_i")).await.unwrap();
-    let executor = NatsBroker::connect(as_user("executor:e", "_INBOX_e")).await.unwrap();
+    let ingest = NatsBroker::connect(as_user("ingest:i", "_INBOX_ingest")).await.unwrap();
+    let executor = NatsBroker::connect(as_user("executor:e", "_INBOX_executor")).await.unwrap();
     // Each does its own work with the rights it has.
     ingest.publish(message(&lane(), 1)).await.unwrap();
     let mut source = executor.lane(lane()).await.unwrap();
@@ -249,8 +251,15 @@ async fn what_is_not_allowed_is_denied_at_once() {
     delivery.lease.ack();
     executor.settled().await.unwrap();
     executor.ping().await.unwrap();
+    // An executor says how long jobs run and asks who waits; ingest only reads what was said.
+    let key = || Key::new("run_times").unwrap();
+    executor.create(key(), "said".into(), Some(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(ingest.get(key()).await.unwrap().unwrap().bytes, "said");
+    assert_eq!(executor.stats(lane()).await.unwrap().waiting, 1);
 
     let begin = Instant::now();
+    let denied = ingest.create(Key::new("factory").unwrap(), "mine".into(), None).await.unwrap_err();
+    assert!(matches!(denied, BrokerError::Denied { .. }), "{denied:?}");
     let denied = ingest.lane(lane()).await.err().unwrap();
     assert!(matches!(denied, BrokerError::Denied { .. }), "{denied:?}");
     let denied = executor.publish(message(&lane(), 2)).await.unwrap_err();

@@ -15,6 +15,7 @@ mod http;
 mod knobs;
 mod resume;
 mod run;
+mod sharing;
 mod signals;
 #[path = "../support/support.rs"]
 mod support;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use wf_broker::Key;
 use wf_executor::{Executor, JobContext, JobFailure, Registry, stock};
-use wf_schema::{Job, JobId, RunTimes, State};
+use wf_schema::{Job, JobId, Lane, RunTimes, State};
 
 use crate::yard::{Yard, within};
 
@@ -147,6 +147,27 @@ async fn a_batch_of_slow_jobs_is_shared_by_all_who_wait() {
     for executor in executors {
         assert!(within("the drain", executor.drain(None)).await.confirmed);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_were_given_back_run_as_many_at_once_as_others() {
+    let yard = Yard::new(Duration::from_secs(30));
+    for _ in 0..40 {
+        yard.publish(&jobs("slow", 1)).await;
+    }
+    let mut source = yard.broker.lane(Lane::default()).await.unwrap();
+    source.grant(40, 1 << 20);
+    let mut taken = Vec::new();
+    while taken.len() < 40 {
+        taken.push(within("a delivery", source.next()).await.unwrap());
+    }
+    taken.iter().for_each(|delivery| delivery.lease.release(Duration::ZERO));
+    let mut slow = Slow::new();
+    let executor = slow.executor(&yard, "a", 50);
+    slow.starts(40).await;
+    assert_eq!((executor.stats().redeliveries, executor.stats().running), (40, 40));
+    slow.open();
+    assert!(within("the drain", executor.drain(None)).await.confirmed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -143,8 +143,8 @@ sections! {
         jobs: u32 = "4000" in "1" ..= "65536";
         /// The size of a full batch before compression: what whoever reads it must hold in memory.
         raw_bytes: Size = "8 MiB" in "4 KiB" ..= "16 MiB";
-        /// The time that the jobs of a full batch are expected to run, one after another: keeps slow jobs from
-        /// sitting on one node while others idle.
+        /// The time that the jobs of a full batch are expected to run, one after another, by what executors have
+        /// measured: keeps slow jobs from sitting on one node while others idle. Not for batches cut from a file.
         run_time: Duration = "1 s" in "1 ms" ..= "10 min";
     }
 
@@ -156,12 +156,15 @@ sections! {
         window_messages: u32 = ["256", "512", "1000", "256"] in "1" ..= "5000";
     }
 
-    /// How much an executor fetches ahead, over all its lanes. The first of these that is reached holds fetching.
+    /// How much an executor fetches ahead at the most, over all its lanes; the first of these that is reached holds
+    /// fetching. It fetches what its free slots can start, and what it starts in two round trips to the broker, which
+    /// is mostly less.
     PrefetchSettings prefetch {
         /// The bytes fetched or asked for. The upper limit keeps what NATS has to send below the 64 MiB at which it
         /// closes a connection that reads too slowly.
         bytes: Size = ["8 MiB", "16 MiB", "32 MiB", "8 MiB"] in "64 KiB" ..= "40 MiB";
-        /// The work fetched ahead, in measured run time: keeps batches from waiting here while others idle.
+        /// The work fetched ahead, in measured run time: keeps batches from waiting here while others idle. A running
+        /// batch that is split for others is cut into pieces of half of it, in time of one slot.
         work: Duration = "2 s" in "10 ms" ..= "10 min";
     }
 

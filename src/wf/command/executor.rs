@@ -41,6 +41,14 @@ pub(super) fn start(broker: &Arc<dyn Broker>, session: &Session) -> Result<Execu
 /// Drains under the configured deadline and says what became of it.
 pub(super) async fn finish(executor: Executor, config: &Config) {
     let report = executor.drain(config.executor().drain_deadline).await;
+    let stats = executor.stats();
+    tracing::info!(
+        completed = stats.completed,
+        moved = stats.moved,
+        split = stats.split,
+        handed_on = stats.handed_on,
+        "what was done in all"
+    );
     tracing::info!(
         finished = report.finished,
         released = report.released,
