@@ -36,13 +36,6 @@ const LEAST_ROOM: usize = 1 << 20;
 /// A profile is left for its neighbour when the round trip is so many times beyond the border between them.
 const BEYOND: f64 = 1.5;
 
-/// The jitter from which a long link is a wireless one, and the one below which it is no longer.
-const UNSTEADY: Duration = Duration::from_millis(10);
-const STEADY: Duration = Duration::from_millis(5);
-
-/// The part of a round trip that jitter must be to matter.
-const UNSTEADY_PART: u32 = 10;
-
 /// What a node was tuned to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -188,25 +181,21 @@ impl Chooser {
     }
 
     /// The profile for `link`, and its bounds. One that was chosen stays until the link is well beyond its border.
+    ///
+    /// Never wireless. Its windows are small because nobody knows what such a link carries; here that is measured, and
+    /// round trips become unsteady on a busy machine too.
     fn profile(&self, link: &Link, now: Option<Profile>) -> Option<(Profile, Bounds)> {
         let rtt = link.round_trips.shortest()?;
         let of = |profile: Profile| {
             let at = Profile::ALL.iter().position(|other| *other == profile)?;
             self.bounds[at].map(|bounds| (profile, bounds))
         };
-        let length = |profile| if profile == Profile::Wireless { Profile::Wan } else { profile };
-        let wanted = match now.map(length) {
+        let wanted = match now {
             Some(now) if [rtt.div_f64(BEYOND), rtt.mul_f64(BEYOND)].map(Profile::for_rtt).contains(&now) => now,
             _ => Profile::for_rtt(rtt),
         };
-        let unsteady = || {
-            let (jitter, median) = link.round_trips.jitter().zip(link.round_trips.median())?;
-            let border = if now == Some(Profile::Wireless) { STEADY } else { UNSTEADY };
-            (jitter >= border && jitter >= median / UNSTEADY_PART).then_some(Profile::Wireless)
-        };
-        let wanted = if wanted == Profile::Wan { unsteady().unwrap_or(wanted) } else { wanted };
-        // What was set may not go together with that profile: then the nearest to it does.
-        of(wanted).or_else(|| of(length(wanted))).or_else(|| now.and_then(of)).or_else(|| Profile::ALL.into_iter().find_map(of))
+        // What was set may not go together with that profile: then another has to do.
+        of(wanted).or_else(|| now.and_then(of)).or_else(|| Profile::ALL.into_iter().find_map(of))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::support::{Heard, NDJSON, Process, Stage, Web, connect, look, outcomes
 async fn all_have_a_share_of_one_batch(delay: Duration, profile: &str) {
     const JOBS: u64 = 1_000;
     let server = TestServer::start(ServerOptions::new());
-    let link = DelayProxy::start(server.address(), delay).await;
+    let link = DelayProxy::start(server.address(), delay);
     let stage = Stage::new();
     let near = format!("--broker {}", server.url());
     stage.run(&format!("broker setup {near}")).await.expect(0);

@@ -119,9 +119,9 @@ pub static PROFILE: Knob = Knob {
     expected: ProfileSetting::EXPECTED,
     doc: "The kind of network between this node and its broker: decides the defaults of everything below. `auto` \
           measures the link to a NATS server, at start and then all the time, and follows it without a restart: it takes \
-          the profile that fits the round trip (wireless for one that is long and unsteady), and makes the publish \
-          window and the prefetch as large as the link's rate needs, up to the profile's values. What somebody has set \
-          stays as it is. The `broker` and `pull` settings cannot change on a living connection: with `auto` they are \
+          local, lan or wan by the round trip, and makes the publish window and the prefetch as large as the link's \
+          rate needs, up to that profile's values. What somebody has set stays as it is. The `broker` and `pull` \
+          settings cannot change on a living connection: with `auto` they are \
           those of wan, which suit near servers too. What the factory shares is never touched.",
     judge: judge::<ProfileSetting>,
 };

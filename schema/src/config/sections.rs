@@ -162,7 +162,7 @@ sections! {
     PrefetchSettings prefetch {
         /// The bytes fetched or asked for. The upper limit keeps what NATS has to send below the 64 MiB at which it
         /// closes a connection that reads too slowly.
-        bytes: Size = ["8 MiB", "16 MiB", "32 MiB", "8 MiB"] in "64 KiB" ..= "40 MiB";
+        bytes: Size = ["8 MiB", "16 MiB", "32 MiB", "16 MiB"] in "64 KiB" ..= "40 MiB";
         /// The work fetched ahead, in measured run time: keeps batches from waiting here while others idle. A running
         /// batch that is split for others is cut into pieces of half of it, in time of one slot.
         work: Duration = "2 s" in "10 ms" ..= "10 min";
