@@ -53,39 +53,24 @@ async fn what_is_fetched_ahead_can_be_changed_while_it_works() {
             gate.acquire().await.map(|permit| permit.forget()).map_err(|_| JobFailure::retryable("closed", "the test is over"))
         }
     });
-    // The first runs, and with nothing free to run the others they are fetched ahead or not at all.
-    let executor = yard.start(registry, 1);
+    // There are slots for all, so that bytes are what binds.
+    let executor = yard.start(registry, 20);
     let prefetch = executor.prefetch();
     executor.prefetch_bytes(64 << 10);
-    // How long jobs take is known from one: until then work binds, not bytes.
-    open.add_permits(1);
-    yard.publish(&[Job::new("wait", &"").unwrap()]).await;
-    within("the first", started.acquire()).await.unwrap().forget();
-    within("its end", async {
-        while executor.stats().acked < 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
     // Each 150 KB on the wire, for noise cannot be compressed: one is more than may be fetched.
     let noise = |_| (0..200_000).map(|_| fastrand::alphanumeric()).collect::<String>();
     for args in (0..10).map(noise) {
         yard.publish(&[Job::new("wait", &args).unwrap()]).await;
     }
-    within("the next", started.acquire()).await.unwrap().forget();
+    within("the first", started.acquire()).await.unwrap().forget();
     let held = executor.stats().deliveries;
     assert!(held <= 5, "{held} batches came into a budget for less than one");
     assert!(prefetch.set_bytes(8 << 20));
-    within("the others", async {
-        while executor.stats().deliveries < 11 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    assert_eq!(executor.stats().running, 1);
+    within("the others", started.acquire_many(9)).await.unwrap().forget();
+    assert_eq!((executor.stats().deliveries, executor.stats().running), (10, 10));
     open.add_permits(10);
     let report = within("the drain", executor.drain(None)).await;
-    assert_eq!(report.released, 9, "what was fetched and has not started is given back");
+    assert_eq!((report.finished, report.released), (10, 0));
     drop(executor);
     assert!(!prefetch.set_bytes(1), "it does not keep the executor");
 }
