@@ -116,6 +116,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Somebody on the way in.
+type Entering = std::pin::Pin<Box<dyn Future<Output = Pass>>>;
+
 proptest! {
     /// Whatever happens, the gate counts what is inside, lets nobody in beyond its window, and leaves the first in line
     /// outside only as long as there is no room.
@@ -123,7 +126,7 @@ proptest! {
     fn a_gate_keeps_its_window(steps in prop::collection::vec(step(), 1..200)) {
         let gate = Gate::new(window(60, 5));
         let mut inside: Vec<Pass> = Vec::new();
-        let mut outside: Vec<(Window, std::pin::Pin<Box<dyn Future<Output = Pass>>>)> = Vec::new();
+        let mut outside: Vec<(Window, Entering)> = Vec::new();
         for step in steps {
             let before = inside.len();
             match step {
