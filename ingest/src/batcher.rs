@@ -260,6 +260,16 @@ impl<R: Default + Clone> Batcher<R> {
         }
     }
 
+    /// Says that a group of jobs is complete and the next is about to come: what was opened in it waits for that.
+    pub(crate) fn rest_for_more(&mut self, now: Duration) {
+        for place in std::mem::take(&mut self.idle) {
+            let open = self.slots.get(&place).and_then(|slot| slot.open.as_ref());
+            if let Some(id) = open.map(|open| open.batch.header().id) {
+                self.deadlines.push_back((now + self.options.linger, place, id));
+            }
+        }
+    }
+
     /// The batches that are ready to leave.
     pub(crate) fn take_ready(&mut self) -> Vec<Closed<R>> {
         std::mem::take(&mut self.ready)

@@ -100,7 +100,7 @@ impl Producer {
         let incoming = Incoming { trace, ..self.admit(job, None)? };
         let mut submitted = None;
         let put = |_, id, stored: &Receipt| submitted = Some(Submitted { id, stored: stored.clone() });
-        self.carrier.take(&[incoming], put).await?;
+        self.carrier.take(&[incoming], false, put).await?;
         submitted.ok_or(EnqueueError::Closed)
     }
 

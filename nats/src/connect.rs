@@ -134,6 +134,8 @@ pub(crate) async fn connect(
                     }
                     _ => tried.error = said(&error),
                 },
+                // What an earlier try was told says more than that the last one was cut short.
+                Err(_) if round > 0 && timeout < options.link.connect_timeout => {}
                 Err(_) => tried.error = format!("no answer within {} ms", timeout.as_millis()),
             }
             tracing::debug!(server = tried.address, error = tried.error, "could not connect");

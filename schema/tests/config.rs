@@ -36,7 +36,7 @@ fn profiles_have_the_values_of_the_design() {
         ("local", (5, 10, 1, 32, 8, 256), (8, 15, 5, 2, 1, 30)),
         ("lan", (10, 10, 2, 64, 16, 512), (16, 15, 5, 2, 1, 30)),
         ("wan", (15, 20, 5, 64, 16, 1_000), (32, 15, 5, 3, 2, 30)),
-        ("wireless", (20, 30, 20, 32, 2, 128), (2, 10, 4, 5, 1, 60)),
+        ("wireless", (20, 30, 20, 32, 4, 256), (16, 10, 4, 5, 1, 60)),
     ];
     for (name, first, second) in columns {
         let (connect, request, linger, wire, window, messages) = first;

@@ -98,6 +98,22 @@ fn an_arrival_cuts_no_batch_short_while_more_is_coming() {
 }
 
 #[test]
+fn what_opens_in_the_middle_of_many_waits_for_the_next_of_them() {
+    let mut batcher = batcher();
+    batcher.bulk_begins();
+    let job = job("q", 10);
+    let group = [incoming(&job); 7];
+    for _ in 0..2 {
+        batcher.take(&group, at(0), |_, _, ()| ());
+        batcher.rest_for_more(at(0).clock);
+        assert!(batcher.take_ready().is_empty());
+    }
+    assert_eq!(batcher.deadline(), Some(Duration::from_millis(5)));
+    batcher.bulk_ends();
+    assert_eq!(sizes(&batcher.take_ready()), [14]);
+}
+
+#[test]
 fn or_until_linger_is_over() {
     let mut batcher = batcher();
     push(&mut batcher, &[job("q", 10)], at(0));

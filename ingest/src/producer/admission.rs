@@ -28,16 +28,18 @@ impl Drop for Waiting<'_> {
 
 impl Carrier {
     /// Takes all of `jobs`, waiting for room if need be; `put` is told the place of each, its id and its batch's
-    /// receipt. When this fails, those that `put` was told of are taken and the rest is not.
+    /// receipt. When this fails, those that `put` was told of are taken and the rest is not. `more` says that others are
+    /// about to come, which those that could leave at once may wait for.
     pub(super) async fn take(
         self: &Arc<Self>,
         jobs: &[Incoming<'_>],
+        more: bool,
         mut put: impl FnMut(usize, JobId, &Receipt),
     ) -> Result<(), EnqueueError> {
         let mut taken = 0;
         // Who comes while others wait stands behind them, or a stream of small jobs would keep a large one out.
         if self.waiting.load(SeqCst) == 0 {
-            taken = self.take_some(jobs, taken, &mut put)?;
+            taken = self.take_some(jobs, taken, more, &mut put)?;
         }
         if taken == jobs.len() {
             return Ok(());
@@ -48,7 +50,7 @@ impl Carrier {
             loop {
                 // First in line, then look: room that is made in between is not missed.
                 let room = self.room.notified();
-                taken = self.take_some(jobs, taken, &mut put)?;
+                taken = self.take_some(jobs, taken, more, &mut put)?;
                 if taken == jobs.len() {
                     return Ok(());
                 }
@@ -71,6 +73,7 @@ impl Carrier {
         self: &Arc<Self>,
         jobs: &[Incoming<'_>],
         from: usize,
+        more: bool,
         put: &mut impl FnMut(usize, JobId, &Receipt),
     ) -> Result<usize, EnqueueError> {
         if self.closing.is_cancelled() {
@@ -80,7 +83,11 @@ impl Carrier {
         Ok(self.with(|batcher| {
             let jobs = jobs.get(from..).unwrap_or_default();
             let taken = batcher.take(jobs, now, |at, id, receipt| put(from + at, id, receipt));
-            batcher.rest();
+            if more {
+                batcher.rest_for_more(now.clock);
+            } else {
+                batcher.rest();
+            }
             from + taken
         }))
     }

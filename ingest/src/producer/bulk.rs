@@ -78,7 +78,7 @@ impl Bulk {
                     tally.add(*item, id, receipt);
                 }
             };
-            self.producer.carrier.take(&incoming[from..from + stride], put).await?;
+            self.producer.carrier.take(&incoming[from..from + stride], true, put).await?;
             from += stride;
         }
         self.tally.prune().await;
