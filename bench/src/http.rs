@@ -76,7 +76,7 @@ pub(crate) async fn http(options: &Options) -> anyhow::Result<()> {
     let time = options.sized(Duration::from_secs(4), Duration::from_millis(150));
     let connections = 64;
     let lines: u64 = options.sized(100_000, 2_000);
-    let (many, few) = options.sized((60, 30), (2, 2));
+    let (many, few) = options.sized((240, 30), (2, 2));
     let bodies = Arc::new(Bodies::new(lines, many)?);
     let fewer = Arc::new(bodies.first(few));
     report.setting("single", format!("POST /v1/jobs for {time:?} over {connections} connections that are kept"));
