@@ -51,6 +51,7 @@ mod publication;
 mod registry;
 mod renew;
 mod retry;
+mod row;
 mod run;
 mod run_times;
 mod settle;
