@@ -42,26 +42,36 @@ pub(crate) struct Moment {
     pub(crate) wall: Millis,
 }
 
-/// A job, with what the batcher must know of it.
+/// Jobs in a row that are alike ([`Job::is_like`]), mostly one, with what the batcher must know of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Incoming<'a> {
-    pub(crate) job: &'a Job<'a>,
+    pub(crate) jobs: &'a [Job<'a>],
     pub(crate) due: Option<Millis>,
-    /// How long it is expected to run; zero if that is not known.
+    /// How long each is expected to run; zero if that is not known.
     pub(crate) run_time: Duration,
-    /// The trace it belongs to. Travels with a job that leaves alone.
+    /// The trace they belong to. Travels with a job that leaves alone.
     pub(crate) trace: Option<&'a str>,
 }
 
 impl Incoming<'_> {
-    fn place(&self) -> Place {
-        Place { lane: self.job.lane.clone(), format: self.job.format, due: self.due }
+    fn place(&self) -> Option<Place> {
+        let job = self.jobs.first()?;
+        Some(Place { lane: job.lane.clone(), format: job.format, due: self.due })
     }
 
-    /// Whether it can share a batch with `other`.
-    fn belongs_with(&self, other: &Self) -> bool {
-        self.job.lane == other.job.lane && self.job.format == other.job.format && self.due == other.due
+    fn is_for(&self, place: &Place) -> bool {
+        self.due == place.due && self.jobs.first().is_some_and(|job| job.lane == place.lane && job.format == place.format)
     }
+}
+
+/// How far rows were taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    row: usize,
+    /// Within the row.
+    job: usize,
+    /// In all.
+    taken: usize,
 }
 
 /// A batch that is ready to leave. It counts as on its way from now until [`Batcher::arrived`].
@@ -134,30 +144,17 @@ impl<R: Default + Clone> Batcher<R> {
         }
     }
 
-    /// Puts `jobs` into the open batches of their places, in order, as far as there is room: how many. `put` is told the
-    /// number of each among `jobs`, its id, and its batch's receipt.
+    /// Puts the jobs of `rows` into the open batches of their places, in order, as far as there is room: how many. `put`
+    /// is told, of neighbours that went into one batch, the number of the first among all, how many they are, the id of
+    /// the first, and the batch's receipt.
     ///
     /// After a group of jobs, [`Batcher::rest`] must be called.
-    pub(crate) fn take(&mut self, jobs: &[Incoming<'_>], now: Moment, mut put: impl FnMut(usize, JobId, &R)) -> usize {
-        let mut taken = 0;
-        while let Some(first) = jobs.get(taken) {
-            // Neighbours are mostly alike: where they belong is found out once for all of them.
-            let alike = jobs[taken..].iter().take_while(|job| job.belongs_with(first)).count();
-            let before = taken;
-            taken += self.take_alike(&jobs[before..before + alike], now, |at, id, receipt| put(before + at, id, receipt));
-            if taken < before + alike {
-                break;
-            }
-        }
-        taken
-    }
-
-    /// The same for jobs of one place.
-    fn take_alike(&mut self, jobs: &[Incoming<'_>], now: Moment, mut put: impl FnMut(usize, JobId, &R)) -> usize {
-        let Some(place) = jobs.first().map(Incoming::place) else { return 0 };
-        let mut taken = 0;
-        while taken < jobs.len() {
-            match self.fill(&place, jobs, &mut taken, &mut put) {
+    pub(crate) fn take(&mut self, rows: &[Incoming<'_>], now: Moment, mut put: impl FnMut(usize, u32, JobId, &R)) -> usize {
+        let mut at = Cursor::default();
+        while let Some(place) = rows.get(at.row).and_then(Incoming::place) {
+            // Neighbours mostly go to the same place: what is known of it is looked up once for all of them.
+            let there = at.row + rows[at.row..].iter().take_while(|row| row.is_for(&place)).count();
+            match self.fill(&place, &rows[..there], &mut at, &mut put) {
                 Filled::AllTaken => {}
                 Filled::ToTheBrim => self.close(&place),
                 Filled::WithoutRoom => {
@@ -165,9 +162,8 @@ impl<R: Default + Clone> Batcher<R> {
                     break;
                 }
                 Filled::NeedsAnother => {
-                    if let Some(incoming) = jobs.get(taken) {
-                        self.reopen(&place, incoming, now);
-                    }
+                    let trace = rows.get(at.row).and_then(|row| row.trace);
+                    self.reopen(&place, trace, now);
                 }
                 // It stays with its caller.
                 Filled::FitsNowhere => {
@@ -176,59 +172,76 @@ impl<R: Default + Clone> Batcher<R> {
                 }
             }
         }
-        taken
+        at.taken
     }
 
-    /// Puts `jobs` from number `taken` on into the open batch of `place`, until something is in the way.
+    /// Puts the jobs of `rows` from `at` on into the open batch of `place`, until something is in the way.
     fn fill(
         &mut self,
         place: &Place,
-        jobs: &[Incoming<'_>],
-        taken: &mut usize,
-        put: &mut impl FnMut(usize, JobId, &R),
+        rows: &[Incoming<'_>],
+        at: &mut Cursor,
+        put: &mut impl FnMut(usize, u32, JobId, &R),
     ) -> Filled {
         let ratio = self.ratio;
         if !self.slots.contains_key(place) {
             self.slots.insert(place.clone(), Slot { open: None, in_flight: 0, ratio });
         }
         let Some(slot) = self.slots.get_mut(place) else { return Filled::WithoutRoom };
-        while let Some(incoming) = jobs.get(*taken) {
-            let args = incoming.job.args.len();
-            let cost = args + JOB_COST;
-            // A batch that was opened for this job has passed already.
-            let others = self.held - slot.open.as_ref().filter(|open| open.batch.is_empty()).map_or(0, |open| open.held);
-            // With nothing held there is room for anything, or a large job could never pass.
-            if others > 0 && others + cost + BATCH_COST > self.room {
-                return Filled::WithoutRoom;
+        let limits = Thresholds::new(&self.options, slot.ratio);
+        while let Some(row) = rows.get(at.row) {
+            let (first, mut alike) = (at.taken, false);
+            let stopped = loop {
+                let Some(job) = row.jobs.get(at.job) else { break None };
+                let cost = job.args.len() + JOB_COST;
+                // A batch that was opened for this job has passed already.
+                let others = self.held - slot.open.as_ref().filter(|open| open.batch.is_empty()).map_or(0, |open| open.held);
+                // With nothing held there is room for anything, or a large job could never pass.
+                if others > 0 && others + cost + BATCH_COST > self.room {
+                    break Some(Filled::WithoutRoom);
+                }
+                let Some(open) = slot.open.as_mut().filter(|open| open.batch.is_empty() || !limits.crowded(open, job.args.len()))
+                else {
+                    break Some(Filled::NeedsAnother);
+                };
+                let pushed = if alike { open.batch.push_alike(&job.args) } else { open.batch.push(job) };
+                if pushed.is_err() {
+                    break Some(if open.batch.is_empty() { Filled::FitsNowhere } else { Filled::NeedsAnother });
+                }
+                alike = true;
+                open.held += cost;
+                open.run_time += row.run_time;
+                self.held += cost;
+                self.held_open += cost;
+                self.most_held = self.most_held.max(self.held);
+                at.job += 1;
+                at.taken += 1;
+                if limits.full(open) {
+                    break Some(Filled::ToTheBrim);
+                }
+            };
+            if let Some(open) = slot.open.as_ref().filter(|_| at.taken > first) {
+                let count = at.taken - first;
+                let id = JobId { batch: open.batch.header().id, index: (open.batch.len() - count) as u32 };
+                put(first, count as u32, id, &open.receipt);
             }
-            let limits = Thresholds { options: &self.options, arriving: args };
-            let Some(open) = slot.open.as_mut().filter(|open| open.batch.is_empty() || !limits.crowded(open, slot.ratio)) else {
-                return Filled::NeedsAnother;
-            };
-            let Ok(index) = open.batch.push(incoming.job) else {
-                return if open.batch.is_empty() { Filled::FitsNowhere } else { Filled::NeedsAnother };
-            };
-            open.held += cost;
-            open.run_time += incoming.run_time;
-            self.held += cost;
-            self.held_open += cost;
-            self.most_held = self.most_held.max(self.held);
-            put(*taken, JobId { batch: open.batch.header().id, index }, &open.receipt);
-            *taken += 1;
-            if (Thresholds { arriving: 0, ..limits }).full(open, slot.ratio) {
-                return Filled::ToTheBrim;
+            if at.job >= row.jobs.len() {
+                (at.row, at.job) = (at.row + 1, 0);
+            }
+            if let Some(stopped) = stopped {
+                return stopped;
             }
         }
         Filled::AllTaken
     }
 
-    /// Closes the batch of `place` if there is one, and opens another for `first`.
-    fn reopen(&mut self, place: &Place, first: &Incoming<'_>, now: Moment) {
+    /// Closes the batch of `place` if there is one, and opens another, for a job of the trace `trace`.
+    fn reopen(&mut self, place: &Place, trace: Option<&str>, now: Moment) {
         self.close(place);
         let Some(slot) = self.slots.get_mut(place) else { return };
         let id = (self.new_id)();
         let header = Header { id, enqueued_at: now.wall, due: place.due, format: place.format, hops: 0, trace: None };
-        let trace = first.trace.map(str::to_owned);
+        let trace = trace.map(str::to_owned);
         let (batch, receipt) = (BatchBuilder::new(header), R::default());
         slot.open = Some(Open { batch, receipt, held: BATCH_COST, run_time: Duration::ZERO, trace });
         self.hold(BATCH_COST);
@@ -411,31 +424,33 @@ enum Filled {
     FitsNowhere,
 }
 
-/// When a batch is full.
+/// When a batch is full. The sizes are before compression, whatever they limit.
 struct Thresholds<'a> {
     options: &'a BatchOptions,
-    /// The size of the job that wants to come in, in bytes.
-    arriving: usize,
+    /// At which a batch is full.
+    full: usize,
+    /// Above which it is better not filled.
+    crowded: usize,
 }
 
-impl Thresholds<'_> {
-    /// Whether the job that arrives should rather open the next batch.
-    fn crowded<R>(&self, open: &Open<R>, ratio: f64) -> bool {
-        let raw = open.batch.raw_len() + self.arriving;
+impl<'a> Thresholds<'a> {
+    /// For a place whose batches are by `ratio` of their size on the wire.
+    fn new(options: &'a BatchOptions, ratio: f64) -> Self {
+        let raw = |wire: usize| (wire as f64 / ratio) as usize;
         // A batch may exceed its wire size by half before a large job is sent to the next: two batches of half the
         // size would cost more than one that is somewhat too large.
-        raw > self.options.raw_bytes || wire(raw, ratio) > self.options.wire_bytes + self.options.wire_bytes / 2
+        let crowded = raw(options.wire_bytes + options.wire_bytes / 2);
+        Self { options, full: raw(options.wire_bytes).min(options.raw_bytes), crowded: crowded.min(options.raw_bytes) }
     }
 
-    fn full<R>(&self, open: &Open<R>, ratio: f64) -> bool {
-        let raw = open.batch.raw_len();
+    /// Whether a job of so many bytes should rather open the next batch.
+    fn crowded<R>(&self, open: &Open<R>, arriving: usize) -> bool {
+        open.batch.raw_len() + arriving > self.crowded
+    }
+
+    fn full<R>(&self, open: &Open<R>) -> bool {
         open.batch.len() >= self.options.jobs
-            || raw >= self.options.raw_bytes
-            || wire(raw, ratio) >= self.options.wire_bytes
+            || open.batch.raw_len() >= self.full
             || (!open.run_time.is_zero() && open.run_time >= self.options.run_time)
     }
-}
-
-fn wire(raw: usize, ratio: f64) -> usize {
-    (raw as f64 * ratio) as usize
 }

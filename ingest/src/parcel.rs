@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
-use wf_schema::{BatchBuilder, BatchId, Format, Header, Lane, Millis};
+use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, Lane, Millis};
 
 use crate::batcher::{Incoming, Place};
 use crate::{BatchOptions, IdRange, PublishError, Publisher};
@@ -51,19 +51,19 @@ impl Parcel {
         let raw_limit = options.raw_bytes.min(options.wire_bytes.saturating_mul(4)).min(max_message / 2);
         let mut parcel = Self { parts: Vec::new(), runs: Vec::new() };
         let mut open: HashMap<Place, usize> = HashMap::new();
-        for incoming in jobs {
-            let place = Place { lane: incoming.job.lane.clone(), format: incoming.job.format, due: incoming.due };
+        for (job, due) in each(jobs) {
+            let place = Place { lane: job.lane.clone(), format: job.format, due };
             let part = open.get(&place).copied().filter(|part| {
                 let batch = &parcel.parts[*part].batch;
-                batch.len() < options.jobs && batch.raw_len() + incoming.job.args.len() <= raw_limit
+                batch.len() < options.jobs && batch.raw_len() + job.args.len() <= raw_limit
             });
             let part = part.unwrap_or_else(|| parcel.open(BatchId::new(), &place.lane, place.format, place.due));
-            let part = match parcel.parts[part].batch.push(incoming.job) {
+            let part = match parcel.parts[part].batch.push(job) {
                 Ok(_) => part,
                 // Too many kinds or policies for one batch: the next is empty and takes it.
                 Err(_) => {
                     let part = parcel.open(BatchId::new(), &place.lane, place.format, place.due);
-                    let _ = parcel.parts[part].batch.push(incoming.job);
+                    let _ = parcel.parts[part].batch.push(job);
                     part
                 }
             };
@@ -77,17 +77,16 @@ impl Parcel {
     pub(crate) fn repack(jobs: &[Incoming<'_>], plan: &Plan) -> Option<Self> {
         let mut parcel = Self { parts: Vec::new(), runs: plan.runs.clone() };
         let mut parts: Vec<Option<usize>> = vec![None; plan.parts.len()];
-        let mut jobs = jobs.iter();
+        let mut jobs = each(jobs);
         for run in &plan.runs {
             let planned = plan.parts.get(run.part as usize)?;
-            for incoming in jobs.by_ref().take(run.count as usize) {
+            for (job, _) in jobs.by_ref().take(run.count as usize) {
                 let slot = parts.get_mut(run.part as usize)?;
-                let part =
-                    *slot.get_or_insert_with(|| parcel.open(planned.id, &incoming.job.lane, incoming.job.format, planned.due));
-                if parcel.parts[part].lane != incoming.job.lane {
+                let part = *slot.get_or_insert_with(|| parcel.open(planned.id, &job.lane, job.format, planned.due));
+                if parcel.parts[part].lane != job.lane {
                     return None;
                 }
-                parcel.parts[part].batch.push(incoming.job).ok()?;
+                parcel.parts[part].batch.push(job).ok()?;
             }
         }
         let planned: u64 = plan.runs.iter().map(|run| u64::from(run.count)).sum();
@@ -153,17 +152,22 @@ impl Parcel {
     }
 }
 
+/// The jobs one by one, with the time that each falls due.
+fn each<'a>(rows: &'a [Incoming<'a>]) -> impl Iterator<Item = (&'a Job<'a>, Option<Millis>)> {
+    rows.iter().flat_map(|row| row.jobs.iter().map(|job| (job, row.due)))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::time::Duration;
 
-    use wf_schema::{Job, Priority};
+    use wf_schema::Priority;
 
     use super::*;
 
     fn incoming<'a>(job: &'a Job<'a>, due: Option<Millis>) -> Incoming<'a> {
-        Incoming { job, due, run_time: Duration::ZERO, trace: None }
+        Incoming { jobs: std::slice::from_ref(job), due, run_time: Duration::ZERO, trace: None }
     }
 
     #[test]

@@ -97,9 +97,9 @@ impl Producer {
 
     /// The same with the trace that the job belongs to, a W3C `traceparent`. It travels if the job leaves alone.
     pub(crate) async fn submit_traced(&self, job: &Job<'_>, trace: Option<&str>) -> Result<Submitted, EnqueueError> {
-        let incoming = Incoming { trace, ..self.admit(job, None)? };
+        let incoming = Incoming { trace, ..self.admit(std::slice::from_ref(job), usize::MAX)? };
         let mut submitted = None;
-        let put = |_, id, stored: &Receipt| submitted = Some(Submitted { id, stored: stored.clone() });
+        let put = |_, _, id, stored: &Receipt| submitted = Some(Submitted { id, stored: stored.clone() });
         self.carrier.take(&[incoming], false, put).await?;
         submitted.ok_or(EnqueueError::Closed)
     }
@@ -112,19 +112,19 @@ impl Producer {
     pub async fn enqueue_all<'a>(&self, jobs: impl IntoIterator<Item = Job<'a>>) -> Result<Vec<IdRange>, EnqueueError> {
         let mut bulk = self.bulk(usize::MAX);
         let mut jobs = jobs.into_iter();
-        let mut item = 0;
+        let mut first = 0;
         let mut stopped = Ok(());
         let mut group = Vec::with_capacity(Bulk::GROUP);
         loop {
-            group.extend(jobs.by_ref().take(Bulk::GROUP).zip(item..).map(|(job, item)| (item, job)));
-            item += group.len() as u64;
+            group.extend(jobs.by_ref().take(Bulk::GROUP));
             if group.is_empty() {
                 break;
             }
-            stopped = bulk.push(&group).await;
+            stopped = bulk.push(first, &group).await;
             if stopped.is_err() {
                 break;
             }
+            first += group.len() as u64;
             group.clear();
         }
         let tallied = bulk.finish().await;
@@ -179,15 +179,17 @@ impl Producer {
         Bulk::new(self.clone(), listed)
     }
 
-    /// What the batcher must know of `job`, if it can be run at all. A job made by hand may hold anything, and one that
-    /// readers refuse would make its whole batch unreadable. `checked` is a kind that is known to be one: neighbours are
-    /// mostly alike.
-    pub(crate) fn admit<'a>(&self, job: &'a Job<'_>, checked: Option<&str>) -> Result<Incoming<'a>, EnqueueError> {
-        if checked != Some(&*job.kind) {
-            Kind::check(&job.kind).map_err(JobError::from)?;
-        }
-        if job.args.len() > self.limits.args_bytes {
-            let limit = format!("at most {} bytes: put large inputs elsewhere and pass where they are", self.limits.args_bytes);
+    /// What the batcher must know of the first of `jobs`, and of those behind it that are alike, up to `bytes` of args. A
+    /// job made by hand may hold anything, and one that readers refuse would make its whole batch unreadable.
+    ///
+    /// # Errors
+    /// When the first cannot be run at all, or there is none.
+    pub(crate) fn admit<'a>(&self, jobs: &'a [Job<'a>], bytes: usize) -> Result<Incoming<'a>, EnqueueError> {
+        let Some((job, others)) = jobs.split_first() else { return Err(EnqueueError::Closed) };
+        Kind::check(&job.kind).map_err(JobError::from)?;
+        let most = self.limits.args_bytes;
+        if job.args.len() > most {
+            let limit = format!("at most {most} bytes: put large inputs elsewhere and pass where they are");
             let value = format!("{} bytes long", job.args.len());
             return Err(JobError::Limit { field: "args", value, limit }.into());
         }
@@ -198,7 +200,27 @@ impl Producer {
         let run_time = self.options().run_times.as_ref().map_or(Duration::ZERO, |times| times.expected(&job.kind));
         // The clock is read for scheduled jobs only.
         let due = job.run_at.and_then(|at| schedule::due(Some(at), now()));
-        Ok(Incoming { job, due, run_time, trace: None })
+        let mut sum = job.args.len();
+        let alike = |other: &&Job<'_>| {
+            sum += other.args.len();
+            sum <= bytes && other.args.len() <= most && other.is_like(job)
+        };
+        let alike = others.iter().take_while(alike).count();
+        Ok(Incoming { jobs: &jobs[..=alike], due, run_time, trace: None })
+    }
+
+    /// The same for all of `jobs`.
+    ///
+    /// # Errors
+    /// When one of them cannot be run at all.
+    pub(crate) fn admit_all<'a>(&self, mut jobs: &'a [Job<'a>]) -> Result<Vec<Incoming<'a>>, EnqueueError> {
+        let mut rows = Vec::new();
+        while !jobs.is_empty() {
+            let row = self.admit(jobs, usize::MAX)?;
+            jobs = &jobs[row.jobs.len()..];
+            rows.push(row);
+        }
+        Ok(rows)
     }
 }
 

@@ -67,16 +67,16 @@ impl Tally {
         Self { pending: VecDeque::new(), done: Tallied::default(), listed }
     }
 
-    /// Counts the job at `item` in the request.
-    pub(crate) fn add(&mut self, item: u64, id: JobId, receipt: &Receipt) {
+    /// Counts `count` jobs in a row, the first of them at `item` in the request and called `id`.
+    pub(crate) fn add(&mut self, item: u64, count: u32, id: JobId, receipt: &Receipt) {
         if let Some(last) = self.pending.back_mut() {
             let next_id = last.ids.batch == id.batch && last.ids.first + last.ids.count == id.index;
             if next_id && last.item + u64::from(last.ids.count) == item && last.receipt.same(receipt) {
-                last.ids.count += 1;
+                last.ids.count += count;
                 return;
             }
         }
-        let ids = IdRange { batch: id.batch, first: id.index, count: 1 };
+        let ids = IdRange { batch: id.batch, first: id.index, count };
         self.pending.push_back(Pending { item, ids, receipt: receipt.clone() });
     }
 

@@ -86,21 +86,26 @@ async fn stream(state: &HttpState, shape: Shape, mut body: BodyReader, early: bo
     Ok(report.answer(stopped, early, false))
 }
 
-/// Hands the jobs of a block to the batcher, in groups.
+/// Hands the jobs of a block to the batcher, in groups of neighbours.
 async fn take(bulk: &mut Bulk, block: &Block, limits: &Limits, report: &mut Report) -> Result<(), Problem> {
-    let mut group: Vec<(u64, Job<'_>)> = Vec::with_capacity(Bulk::GROUP);
-    let mut items = block.items().peekable();
-    while items.peek().is_some() {
-        for (item, json) in items.by_ref().take(Bulk::GROUP) {
-            match report::read(json, limits) {
-                Ok(job) => group.push((item.index, job)),
-                Err(error) => report.reject(item, &error),
+    let mut group: Vec<Job<'_>> = Vec::with_capacity(Bulk::GROUP);
+    let mut first = 0;
+    for (item, json) in block.items() {
+        let job = match report::read(json, limits) {
+            Ok(job) => job,
+            Err(error) => {
+                report.reject(item, &error);
+                continue;
             }
+        };
+        if group.len() == Bulk::GROUP || first + group.len() as u64 != item.index {
+            bulk.push(first, &group).await?;
+            group.clear();
+            first = item.index;
         }
-        bulk.push(&group).await.map_err(Problem::from)?;
-        group.clear();
+        group.push(job);
     }
-    Ok(())
+    bulk.push(first, &group).await.map_err(Problem::from)
 }
 
 /// Takes all of the jobs or, if `atomic`, none.
@@ -121,10 +126,13 @@ async fn whole(
     }
     let stopped = broken.err().as_ref().map(report::broken);
     let mut report = Report::default();
-    let mut jobs = Vec::new();
+    let (mut items, mut jobs) = (Vec::new(), Vec::new());
     for (item, json) in first.items().chain(last.items()) {
         match report::read(json, &limits) {
-            Ok(job) => jobs.push((item.index, job)),
+            Ok(job) => {
+                items.push(item.index);
+                jobs.push(job);
+            }
             Err(error) => report.reject(item, &error),
         }
     }
@@ -132,7 +140,7 @@ async fn whole(
         report.hold_back(jobs.len() as u64);
         return Ok(report.answer(stopped, false, false));
     }
-    let incoming = jobs.iter().map(|(_, job)| state.producer.admit(job, None)).collect::<Result<Vec<_>, _>>()?;
+    let incoming = state.producer.admit_all(&jobs)?;
     if incoming.is_empty() {
         return Ok(report.answer(stopped, false, false));
     }
@@ -149,7 +157,7 @@ async fn whole(
             (parcel, false)
         }
     };
-    report.list(&parcel, jobs.iter().map(|(index, _)| *index));
+    report.list(&parcel, items.into_iter());
     Ok(report.answer(stopped, false, replayed))
 }
 

@@ -45,41 +45,32 @@ impl Bulk {
         Self { open: Open::new(&producer.carrier), producer, tally: Tally::new(listed) }
     }
 
-    /// Takes a group of jobs, each with its place in the request.
+    /// Takes a group of jobs, neighbours in the request, where the first is at `first`.
     ///
     /// # Errors
     /// When one is no job, or there is no room; those before it are taken and counted, the rest of the group is not.
-    pub(crate) async fn push(&mut self, group: &[(u64, Job<'_>)]) -> Result<(), EnqueueError> {
-        let mut incoming = Vec::with_capacity(group.len());
+    pub(crate) async fn push(&mut self, first: u64, group: &[Job<'_>]) -> Result<(), EnqueueError> {
+        let mut from = 0;
         let mut stopped = Ok(());
-        let mut checked = None;
-        for (_, job) in group {
-            let admitted = self.producer.admit(job, checked);
-            checked = Some(&*job.kind);
-            match admitted {
-                Ok(job) => incoming.push(job),
-                Err(error) => {
-                    stopped = Err(error);
-                    break;
+        while from < group.len() && stopped.is_ok() {
+            let (mut rows, mut to, mut bytes) = (Vec::new(), from, 0);
+            while to < group.len() && bytes < Self::STRIDE {
+                match self.producer.admit(&group[to..], Self::STRIDE - bytes) {
+                    Ok(row) => {
+                        to += row.jobs.len();
+                        bytes += row.jobs.iter().map(|job| job.args.len()).sum::<usize>();
+                        rows.push(row);
+                    }
+                    Err(error) => {
+                        stopped = Err(error);
+                        break;
+                    }
                 }
             }
-        }
-        let mut from = 0;
-        while from < incoming.len() {
-            let mut bytes = 0;
-            let fits = |job: &&crate::batcher::Incoming<'_>| {
-                bytes += job.job.args.len();
-                bytes <= Self::STRIDE
-            };
-            let stride = incoming[from..].iter().take_while(fits).count().max(1);
-            let tally = &mut self.tally;
-            let put = |place: usize, id, receipt: &_| {
-                if let Some((item, _)) = group.get(from + place) {
-                    tally.add(*item, id, receipt);
-                }
-            };
-            self.producer.carrier.take(&incoming[from..from + stride], true, put).await?;
-            from += stride;
+            let (tally, item) = (&mut self.tally, first + from as u64);
+            let put = |at: usize, count, id, receipt: &_| tally.add(item + at as u64, count, id, receipt);
+            self.producer.carrier.take(&rows, true, put).await?;
+            from = to;
         }
         self.tally.prune().await;
         stopped
