@@ -8,20 +8,24 @@
 //! Everything is bounded: jobs that have not left yet take at most the *room*; what does not fit stays with its
 //! caller.
 
+mod fill;
 #[cfg(test)]
 mod laws;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, JobId, Lane, Limits, Millis};
+use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, Lane, Limits, Millis};
 
 use crate::BatchOptions;
+use crate::group::ArgsRow;
 
 /// What a job in an open batch takes of the room beside its args, and an open batch beside its jobs. Bytes; roughly
 /// what they take in memory.
 const JOB_COST: usize = 64;
 const BATCH_COST: usize = 2_048;
+/// How many full batches of a bulk leave together: sent one by one, each would wake everybody on its way for itself.
+const TOGETHER: usize = 4;
 /// Places that nobody uses at the moment are remembered up to this many, for how well their jobs compress.
 const QUIET_PLACES: usize = 1_024;
 
@@ -42,10 +46,12 @@ pub(crate) struct Moment {
     pub(crate) wall: Millis,
 }
 
-/// Jobs in a row that are alike ([`Job::is_like`]), mostly one, with what the batcher must know of them.
+/// Jobs in a row that are alike but for their args, mostly one, with what the batcher must know of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Incoming<'a> {
-    pub(crate) jobs: &'a [Job<'a>],
+    /// What they are like; its own args count for nothing.
+    pub(crate) job: &'a Job<'a>,
+    pub(crate) args: ArgsRow<'a>,
     pub(crate) due: Option<Millis>,
     /// How long each is expected to run; zero if that is not known.
     pub(crate) run_time: Duration,
@@ -54,24 +60,13 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    fn place(&self) -> Option<Place> {
-        let job = self.jobs.first()?;
-        Some(Place { lane: job.lane.clone(), format: job.format, due: self.due })
+    fn place(&self) -> Place {
+        Place { lane: self.job.lane.clone(), format: self.job.format, due: self.due }
     }
 
     fn is_for(&self, place: &Place) -> bool {
-        self.due == place.due && self.jobs.first().is_some_and(|job| job.lane == place.lane && job.format == place.format)
+        self.due == place.due && self.job.lane == place.lane && self.job.format == place.format
     }
-}
-
-/// How far rows were taken.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cursor {
-    row: usize,
-    /// Within the row.
-    job: usize,
-    /// In all.
-    taken: usize,
 }
 
 /// A batch that is ready to leave. It counts as on its way from now until [`Batcher::arrived`].
@@ -104,6 +99,8 @@ pub(crate) struct Batcher<R> {
     /// How many callers are giving many jobs in one go.
     bulks: usize,
     ready: Vec<Closed<R>>,
+    /// When those must leave that are ready; `None` is at once.
+    leave_by: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -141,103 +138,13 @@ impl<R: Default + Clone> Batcher<R> {
             idle: Vec::new(),
             bulks: 0,
             ready: Vec::new(),
+            leave_by: None,
         }
-    }
-
-    /// Puts the jobs of `rows` into the open batches of their places, in order, as far as there is room: how many. `put`
-    /// is told, of neighbours that went into one batch, the number of the first among all, how many they are, the id of
-    /// the first, and the batch's receipt.
-    ///
-    /// After a group of jobs, [`Batcher::rest`] must be called.
-    pub(crate) fn take(&mut self, rows: &[Incoming<'_>], now: Moment, mut put: impl FnMut(usize, u32, JobId, &R)) -> usize {
-        let mut at = Cursor::default();
-        while let Some(place) = rows.get(at.row).and_then(Incoming::place) {
-            // Neighbours mostly go to the same place: what is known of it is looked up once for all of them.
-            let there = at.row + rows[at.row..].iter().take_while(|row| row.is_for(&place)).count();
-            match self.fill(&place, &rows[..there], &mut at, &mut put) {
-                Filled::AllTaken => {}
-                Filled::ToTheBrim => self.close(&place),
-                Filled::WithoutRoom => {
-                    self.make_room(now);
-                    break;
-                }
-                Filled::NeedsAnother => {
-                    let trace = rows.get(at.row).and_then(|row| row.trace);
-                    self.reopen(&place, trace, now);
-                }
-                // It stays with its caller.
-                Filled::FitsNowhere => {
-                    self.discard(&place);
-                    break;
-                }
-            }
-        }
-        at.taken
-    }
-
-    /// Puts the jobs of `rows` from `at` on into the open batch of `place`, until something is in the way.
-    fn fill(
-        &mut self,
-        place: &Place,
-        rows: &[Incoming<'_>],
-        at: &mut Cursor,
-        put: &mut impl FnMut(usize, u32, JobId, &R),
-    ) -> Filled {
-        let ratio = self.ratio;
-        if !self.slots.contains_key(place) {
-            self.slots.insert(place.clone(), Slot { open: None, in_flight: 0, ratio });
-        }
-        let Some(slot) = self.slots.get_mut(place) else { return Filled::WithoutRoom };
-        let limits = Thresholds::new(&self.options, slot.ratio);
-        while let Some(row) = rows.get(at.row) {
-            let (first, mut alike) = (at.taken, false);
-            let stopped = loop {
-                let Some(job) = row.jobs.get(at.job) else { break None };
-                let cost = job.args.len() + JOB_COST;
-                // A batch that was opened for this job has passed already.
-                let others = self.held - slot.open.as_ref().filter(|open| open.batch.is_empty()).map_or(0, |open| open.held);
-                // With nothing held there is room for anything, or a large job could never pass.
-                if others > 0 && others + cost + BATCH_COST > self.room {
-                    break Some(Filled::WithoutRoom);
-                }
-                let Some(open) = slot.open.as_mut().filter(|open| open.batch.is_empty() || !limits.crowded(open, job.args.len()))
-                else {
-                    break Some(Filled::NeedsAnother);
-                };
-                let pushed = if alike { open.batch.push_alike(&job.args) } else { open.batch.push(job) };
-                if pushed.is_err() {
-                    break Some(if open.batch.is_empty() { Filled::FitsNowhere } else { Filled::NeedsAnother });
-                }
-                alike = true;
-                open.held += cost;
-                open.run_time += row.run_time;
-                self.held += cost;
-                self.held_open += cost;
-                self.most_held = self.most_held.max(self.held);
-                at.job += 1;
-                at.taken += 1;
-                if limits.full(open) {
-                    break Some(Filled::ToTheBrim);
-                }
-            };
-            if let Some(open) = slot.open.as_ref().filter(|_| at.taken > first) {
-                let count = at.taken - first;
-                let id = JobId { batch: open.batch.header().id, index: (open.batch.len() - count) as u32 };
-                put(first, count as u32, id, &open.receipt);
-            }
-            if at.job >= row.jobs.len() {
-                (at.row, at.job) = (at.row + 1, 0);
-            }
-            if let Some(stopped) = stopped {
-                return stopped;
-            }
-        }
-        Filled::AllTaken
     }
 
     /// Closes the batch of `place` if there is one, and opens another, for a job of the trace `trace`.
     fn reopen(&mut self, place: &Place, trace: Option<&str>, now: Moment) {
-        self.close(place);
+        self.close_full(place, now.clock);
         let Some(slot) = self.slots.get_mut(place) else { return };
         let id = (self.new_id)();
         let header = Header { id, enqueued_at: now.wall, due: place.due, format: place.format, hops: 0, trace: None };
@@ -283,9 +190,12 @@ impl<R: Default + Clone> Batcher<R> {
         }
     }
 
-    /// The batches that are ready to leave.
+    /// The batches that are ready to leave, if they are to leave by now.
     pub(crate) fn take_ready(&mut self) -> Vec<Closed<R>> {
-        std::mem::take(&mut self.ready)
+        match self.leave_by {
+            Some(_) => Vec::new(),
+            None => std::mem::take(&mut self.ready),
+        }
     }
 
     /// Says that a batch is inside the publish window: it takes no room here any more.
@@ -325,9 +235,12 @@ impl<R: Default + Clone> Batcher<R> {
     pub(crate) fn bulk_ends(&mut self) {
         self.bulks = self.bulks.saturating_sub(1);
         if self.bulks == 0 {
+            self.leave_by = None;
             let waits = |slot: &Slot<R>| slot.open.is_some() && slot.in_flight == 0;
             let waiting: Vec<Place> = self.slots.iter().filter(|(_, slot)| waits(slot)).map(|(place, _)| place.clone()).collect();
-            waiting.iter().for_each(|place| self.close(place));
+            for place in &waiting {
+                self.close(place);
+            }
         }
     }
 
@@ -341,6 +254,7 @@ impl<R: Default + Clone> Batcher<R> {
                 self.close(&place);
             }
         }
+        self.leave_by.take_if(|at| *at <= now);
     }
 
     /// When [`Batcher::tick`] is next needed.
@@ -350,13 +264,17 @@ impl<R: Default + Clone> Batcher<R> {
         {
             self.deadlines.pop_front();
         }
-        self.deadlines.front().map(|(deadline, _, _)| *deadline)
+        let opened = self.deadlines.front().map(|(deadline, _, _)| *deadline);
+        opened.into_iter().chain(self.leave_by).min()
     }
 
     /// Closes everything that is open.
     pub(crate) fn close_all(&mut self) {
+        self.leave_by = None;
         let open: Vec<Place> = self.slots.iter().filter(|(_, slot)| slot.open.is_some()).map(|(p, _)| p.clone()).collect();
-        open.iter().for_each(|place| self.close(place));
+        for place in &open {
+            self.close(place);
+        }
     }
 
     /// Changes how long jobs wait for others, how large a batch is on the wire and how much room there is, in bytes.
@@ -367,6 +285,7 @@ impl<R: Default + Clone> Batcher<R> {
         self.room = room;
         // They stay in order: none is due later than one that is opened now.
         self.deadlines.iter_mut().for_each(|(deadline, ..)| *deadline = (*deadline).min(now + linger));
+        self.leave_by = self.leave_by.map(|at| at.min(now + linger));
     }
 
     /// The most that was ever held at once, in bytes.
@@ -374,9 +293,23 @@ impl<R: Default + Clone> Batcher<R> {
         self.most_held
     }
 
-    fn close(&mut self, place: &Place) {
-        let Some(slot) = self.slots.get_mut(place) else { return };
-        let Some(mut open) = slot.open.take() else { return };
+    /// Closes the batch of `place` because it is full. In the middle of a bulk it may wait for a few others, which will be
+    /// full soon.
+    fn close_full(&mut self, place: &Place, now: Duration) {
+        let leave_by = match self.ready.len() + 1 {
+            1 if self.bulks > 0 && !slot_is_idle(&self.slots, place) => Some(now + self.options.linger),
+            2..TOGETHER => self.leave_by,
+            _ => None,
+        };
+        if self.close(place) {
+            self.leave_by = leave_by;
+        }
+    }
+
+    /// Closes the batch of `place`, if there is one: it leaves at once, and those that are ready with it.
+    fn close(&mut self, place: &Place) -> bool {
+        let Some(slot) = self.slots.get_mut(place) else { return false };
+        let Some(mut open) = slot.open.take() else { return false };
         slot.in_flight += 1;
         self.held_open = self.held_open.saturating_sub(open.held);
         if open.batch.len() == 1 {
@@ -384,12 +317,15 @@ impl<R: Default + Clone> Batcher<R> {
             open.batch.set_trace(open.trace.take());
         }
         self.ready.push(Closed { place: place.clone(), batch: open.batch, receipt: open.receipt, held: open.held });
+        self.leave_by = None;
+        true
     }
 
     /// When the room is taken by batches that are open still, waiting would help nobody. Otherwise batches are
     /// leaving, and closing the open ones early would only make them smaller.
     fn make_room(&mut self, now: Moment) {
         self.tick(now.clock);
+        self.leave_by = None;
         if self.held_open > self.room / 2 {
             self.close_all();
         }
@@ -408,49 +344,4 @@ impl<R: Default + Clone> Batcher<R> {
 
 fn slot_is_idle<R>(slots: &HashMap<Place, Slot<R>>, place: &Place) -> bool {
     slots.get(place).is_some_and(|slot| slot.in_flight == 0)
-}
-
-/// Why no more jobs were put into an open batch.
-enum Filled {
-    /// There are none left.
-    AllTaken,
-    /// It is full.
-    ToTheBrim,
-    /// The room is taken.
-    WithoutRoom,
-    /// There is no open batch, or the next job does not fit into it.
-    NeedsAnother,
-    /// The next job does not even fit into a batch of its own.
-    FitsNowhere,
-}
-
-/// When a batch is full. The sizes are before compression, whatever they limit.
-struct Thresholds<'a> {
-    options: &'a BatchOptions,
-    /// At which a batch is full.
-    full: usize,
-    /// Above which it is better not filled.
-    crowded: usize,
-}
-
-impl<'a> Thresholds<'a> {
-    /// For a place whose batches are by `ratio` of their size on the wire.
-    fn new(options: &'a BatchOptions, ratio: f64) -> Self {
-        let raw = |wire: usize| (wire as f64 / ratio) as usize;
-        // A batch may exceed its wire size by half before a large job is sent to the next: two batches of half the
-        // size would cost more than one that is somewhat too large.
-        let crowded = raw(options.wire_bytes + options.wire_bytes / 2);
-        Self { options, full: raw(options.wire_bytes).min(options.raw_bytes), crowded: crowded.min(options.raw_bytes) }
-    }
-
-    /// Whether a job of so many bytes should rather open the next batch.
-    fn crowded<R>(&self, open: &Open<R>, arriving: usize) -> bool {
-        open.batch.raw_len() + arriving > self.crowded
-    }
-
-    fn full<R>(&self, open: &Open<R>) -> bool {
-        open.batch.len() >= self.options.jobs
-            || open.batch.raw_len() >= self.full
-            || (!open.run_time.is_zero() && open.run_time >= self.options.run_time)
-    }
 }

@@ -6,6 +6,7 @@
 
 mod batcher;
 mod error;
+mod group;
 mod http;
 mod options;
 mod outcome;

@@ -51,19 +51,19 @@ impl Parcel {
         let raw_limit = options.raw_bytes.min(options.wire_bytes.saturating_mul(4)).min(max_message / 2);
         let mut parcel = Self { parts: Vec::new(), runs: Vec::new() };
         let mut open: HashMap<Place, usize> = HashMap::new();
-        for (job, due) in each(jobs) {
+        for (job, args, due) in each(jobs) {
             let place = Place { lane: job.lane.clone(), format: job.format, due };
             let part = open.get(&place).copied().filter(|part| {
                 let batch = &parcel.parts[*part].batch;
-                batch.len() < options.jobs && batch.raw_len() + job.args.len() <= raw_limit
+                batch.len() < options.jobs && batch.raw_len() + args.len() <= raw_limit
             });
             let part = part.unwrap_or_else(|| parcel.open(BatchId::new(), &place.lane, place.format, place.due));
-            let part = match parcel.parts[part].batch.push(job) {
+            let part = match parcel.parts[part].batch.push_like(job, args) {
                 Ok(_) => part,
                 // Too many kinds or policies for one batch: the next is empty and takes it.
                 Err(_) => {
                     let part = parcel.open(BatchId::new(), &place.lane, place.format, place.due);
-                    let _ = parcel.parts[part].batch.push(job);
+                    let _ = parcel.parts[part].batch.push_like(job, args);
                     part
                 }
             };
@@ -80,13 +80,13 @@ impl Parcel {
         let mut jobs = each(jobs);
         for run in &plan.runs {
             let planned = plan.parts.get(run.part as usize)?;
-            for (job, _) in jobs.by_ref().take(run.count as usize) {
+            for (job, args, _) in jobs.by_ref().take(run.count as usize) {
                 let slot = parts.get_mut(run.part as usize)?;
                 let part = *slot.get_or_insert_with(|| parcel.open(planned.id, &job.lane, job.format, planned.due));
                 if parcel.parts[part].lane != job.lane {
                     return None;
                 }
-                parcel.parts[part].batch.push(job).ok()?;
+                parcel.parts[part].batch.push_like(job, args).ok()?;
             }
         }
         let planned: u64 = plan.runs.iter().map(|run| u64::from(run.count)).sum();
@@ -152,9 +152,9 @@ impl Parcel {
     }
 }
 
-/// The jobs one by one, with the time that each falls due.
-fn each<'a>(rows: &'a [Incoming<'a>]) -> impl Iterator<Item = (&'a Job<'a>, Option<Millis>)> {
-    rows.iter().flat_map(|row| row.jobs.iter().map(|job| (job, row.due)))
+/// The jobs one by one, with the args of each and the time that it falls due.
+fn each<'a>(rows: &'a [Incoming<'a>]) -> impl Iterator<Item = (&'a Job<'a>, &'a [u8], Option<Millis>)> {
+    rows.iter().flat_map(|row| (0..row.args.len()).filter_map(|n| Some((row.job, row.args.get(n)?, row.due))))
 }
 
 #[cfg(test)]
@@ -165,9 +165,10 @@ mod tests {
     use wf_schema::Priority;
 
     use super::*;
+    use crate::group::ArgsRow;
 
     fn incoming<'a>(job: &'a Job<'a>, due: Option<Millis>) -> Incoming<'a> {
-        Incoming { jobs: std::slice::from_ref(job), due, run_time: Duration::ZERO, trace: None }
+        Incoming { job, args: ArgsRow::One(&job.args), due, run_time: Duration::ZERO, trace: None }
     }
 
     #[test]

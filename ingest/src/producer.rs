@@ -13,6 +13,7 @@ use wf_broker::Broker;
 use wf_schema::{Job, JobError, JobId, Kind, Limits, Policy, now};
 
 use crate::batcher::Incoming;
+use crate::group::{ArgsRow, Group};
 use crate::schedule;
 use crate::{EnqueueError, IdRange, ProducerOptions, Publisher, PublisherStats, Receipt};
 
@@ -97,7 +98,7 @@ impl Producer {
 
     /// The same with the trace that the job belongs to, a W3C `traceparent`. It travels if the job leaves alone.
     pub(crate) async fn submit_traced(&self, job: &Job<'_>, trace: Option<&str>) -> Result<Submitted, EnqueueError> {
-        let incoming = Incoming { trace, ..self.admit(std::slice::from_ref(job), usize::MAX)? };
+        let incoming = Incoming { trace, ..self.admit_one(job)? };
         let mut submitted = None;
         let put = |_, _, id, stored: &Receipt| submitted = Some(Submitted { id, stored: stored.clone() });
         self.carrier.take(&[incoming], false, put).await?;
@@ -111,21 +112,21 @@ impl Producer {
     /// it befell may be stored; those behind a job that is none are not taken.
     pub async fn enqueue_all<'a>(&self, jobs: impl IntoIterator<Item = Job<'a>>) -> Result<Vec<IdRange>, EnqueueError> {
         let mut bulk = self.bulk(usize::MAX);
-        let mut jobs = jobs.into_iter();
-        let mut first = 0;
         let mut stopped = Ok(());
-        let mut group = Vec::with_capacity(Bulk::GROUP);
-        loop {
-            group.extend(jobs.by_ref().take(Bulk::GROUP));
-            if group.is_empty() {
-                break;
+        let (mut first, mut group) = (0, Group::default());
+        for job in jobs {
+            if !group.takes(&job) {
+                stopped = bulk.push(first, &group).await;
+                if stopped.is_err() {
+                    break;
+                }
+                first += group.len() as u64;
+                group.clear();
             }
+            group.add(job);
+        }
+        if stopped.is_ok() {
             stopped = bulk.push(first, &group).await;
-            if stopped.is_err() {
-                break;
-            }
-            first += group.len() as u64;
-            group.clear();
         }
         let tallied = bulk.finish().await;
         if let Some(failed) = tallied.failed.into_iter().next() {
@@ -179,48 +180,36 @@ impl Producer {
         Bulk::new(self.clone(), listed)
     }
 
-    /// What the batcher must know of the first of `jobs`, and of those behind it that are alike, up to `bytes` of args. A
-    /// job made by hand may hold anything, and one that readers refuse would make its whole batch unreadable.
+    /// What the batcher must know of jobs like `job` with these `args`, up to the first whose args are too large. A job made
+    /// by hand may hold anything, and one that readers refuse would make its whole batch unreadable.
     ///
     /// # Errors
-    /// When the first cannot be run at all, or there is none.
-    pub(crate) fn admit<'a>(&self, jobs: &'a [Job<'a>], bytes: usize) -> Result<Incoming<'a>, EnqueueError> {
-        let Some((job, others)) = jobs.split_first() else { return Err(EnqueueError::Closed) };
+    /// When the first cannot be run at all.
+    pub(crate) fn admit<'a>(&self, job: &'a Job<'_>, args: ArgsRow<'a>) -> Result<Incoming<'a>, EnqueueError> {
         Kind::check(&job.kind).map_err(JobError::from)?;
-        let most = self.limits.args_bytes;
-        if job.args.len() > most {
-            let limit = format!("at most {most} bytes: put large inputs elsewhere and pass where they are");
-            let value = format!("{} bytes long", job.args.len());
-            return Err(JobError::Limit { field: "args", value, limit }.into());
-        }
         if !(1..=Policy::MAX_ATTEMPTS).contains(&job.policy.max_attempts) {
             let limit = format!("from 1 (no retries) to {}", Policy::MAX_ATTEMPTS);
             return Err(JobError::Limit { field: "max_attempts", value: job.policy.max_attempts.to_string(), limit }.into());
         }
+        let most = self.limits.args_bytes;
+        let size = |n: usize| args.get(n).map_or(0, <[u8]>::len);
+        let fitting = (0..args.len()).take_while(|n| size(*n) <= most).count();
+        if fitting == 0 {
+            let limit = format!("at most {most} bytes: put large inputs elsewhere and pass where they are");
+            return Err(JobError::Limit { field: "args", value: format!("{} bytes long", size(0)), limit }.into());
+        }
         let run_time = self.options().run_times.as_ref().map_or(Duration::ZERO, |times| times.expected(&job.kind));
         // The clock is read for scheduled jobs only.
         let due = job.run_at.and_then(|at| schedule::due(Some(at), now()));
-        let mut sum = job.args.len();
-        let alike = |other: &&Job<'_>| {
-            sum += other.args.len();
-            sum <= bytes && other.args.len() <= most && other.is_like(job)
-        };
-        let alike = others.iter().take_while(alike).count();
-        Ok(Incoming { jobs: &jobs[..=alike], due, run_time, trace: None })
+        Ok(Incoming { job, args: args.first(fitting), due, run_time, trace: None })
     }
 
-    /// The same for all of `jobs`.
+    /// The same for a single job.
     ///
     /// # Errors
-    /// When one of them cannot be run at all.
-    pub(crate) fn admit_all<'a>(&self, mut jobs: &'a [Job<'a>]) -> Result<Vec<Incoming<'a>>, EnqueueError> {
-        let mut rows = Vec::new();
-        while !jobs.is_empty() {
-            let row = self.admit(jobs, usize::MAX)?;
-            jobs = &jobs[row.jobs.len()..];
-            rows.push(row);
-        }
-        Ok(rows)
+    /// When it cannot be run at all.
+    pub(crate) fn admit_one<'a>(&self, job: &'a Job<'_>) -> Result<Incoming<'a>, EnqueueError> {
+        self.admit(job, ArgsRow::One(&job.args))
     }
 }
 

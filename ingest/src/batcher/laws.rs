@@ -4,9 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
-use wf_schema::{Batch, Priority, Queue};
+use wf_schema::{Batch, JobId, Priority, Queue};
 
 use super::*;
+use crate::group::Group;
 
 const ROOM: usize = 256 << 10;
 
@@ -29,7 +30,7 @@ fn job(queue: &str, args: usize) -> Job<'static> {
 }
 
 fn incoming<'a>(job: &'a Job<'a>) -> Incoming<'a> {
-    Incoming { jobs: std::slice::from_ref(job), due: None, run_time: Duration::ZERO, trace: None }
+    Incoming { job, args: ArgsRow::One(&job.args), due: None, run_time: Duration::ZERO, trace: None }
 }
 
 fn at(millis: u64) -> Moment {
@@ -95,6 +96,28 @@ fn an_arrival_cuts_no_batch_short_while_more_is_coming() {
     assert!(batcher.take_ready().is_empty());
     batcher.bulk_ends();
     assert_eq!(sizes(&batcher.take_ready()), [11]);
+}
+
+#[test]
+fn full_batches_of_a_bulk_leave_a_few_at_a_time() {
+    let mut batcher = batcher();
+    batcher.bulk_begins();
+    let jobs = vec![job("q", 10); 50];
+    let left = |batcher: &mut Batcher<()>, millis| {
+        push(batcher, &jobs, at(millis));
+        sizes(&batcher.take_ready()).len()
+    };
+    // The first finds nothing on its way.
+    let leaving: Vec<_> = (0..9).map(|_| left(&mut batcher, 0)).collect();
+    assert_eq!(leaving, [1, 0, 0, 0, 4, 0, 0, 0, 4]);
+    // Nor does one wait longer than jobs do in any case, or longer than the bulk takes.
+    assert_eq!(left(&mut batcher, 1), 0);
+    assert_eq!(batcher.deadline(), Some(Duration::from_millis(6)));
+    batcher.tick(Duration::from_millis(6));
+    assert_eq!(batcher.take_ready().len(), 1);
+    assert_eq!(left(&mut batcher, 7), 0);
+    batcher.bulk_ends();
+    assert_eq!(batcher.take_ready().len(), 1);
 }
 
 #[test]
@@ -336,8 +359,10 @@ proptest! {
                     // As many rows as there are jobs, or all in one row.
                     let (jobs, run_time) = (vec![job; count], Duration::from_millis(run_ms));
                     let single = |job| Incoming { due, run_time, ..incoming(job) };
-                    let rows = match in_a_row {
-                        true => vec![Incoming { jobs: &jobs, due, run_time, trace: None }],
+                    let mut group = Group::default();
+                    jobs.iter().for_each(|job| group.add(job.clone()));
+                    let rows: Vec<_> = match in_a_row {
+                        true => group.rows().map(|(job, args)| Incoming { job, args, due, run_time, trace: None }).collect(),
                         false => jobs.iter().map(single).collect(),
                     };
                     let (mut told, mut news) = (0, true);
@@ -384,7 +409,9 @@ proptest! {
             prop_assert!(batcher.deadlines.iter().is_sorted_by_key(|(at, ..)| at));
             let open: usize = batcher.slots.values().filter_map(|slot| slot.open.as_ref()).map(|open| open.held).sum();
             prop_assert_eq!(open, batcher.held_open);
-            prop_assert_eq!(open + closed.iter().map(|c| c.held).sum::<usize>(), batcher.held);
+            let ready: usize = closed.iter().chain(&batcher.ready).map(|c| c.held).sum();
+            prop_assert_eq!(open + ready, batcher.held);
+            prop_assert!(batcher.ready.len() < TOGETHER && (batcher.bulks > 0 || batcher.ready.is_empty()));
             // Whoever is open waits for something: for another to arrive, or, where somebody is giving many jobs in one
             // go, for more of them until its deadline.
             let lingers = |open: &Open<()>| batcher.deadlines.iter().any(|(.., id)| *id == open.batch.header().id);

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
-use wf_schema::{Job, Limits};
+use wf_schema::Limits;
 
 use super::body::BodyReader;
 use super::idempotency::{self, IdempotencyKey};
@@ -21,6 +21,7 @@ use super::jobs::FORM;
 use super::problem::Problem;
 use super::splitter::{Block, Shape, Splitter};
 use super::{HttpState, media};
+use crate::group::Group;
 use crate::parcel::Parcel;
 use crate::producer::Bulk;
 
@@ -88,8 +89,7 @@ async fn stream(state: &HttpState, shape: Shape, mut body: BodyReader, early: bo
 
 /// Hands the jobs of a block to the batcher, in groups of neighbours.
 async fn take(bulk: &mut Bulk, block: &Block, limits: &Limits, report: &mut Report) -> Result<(), Problem> {
-    let mut group: Vec<Job<'_>> = Vec::with_capacity(Bulk::GROUP);
-    let mut first = 0;
+    let (mut first, mut group) = (0, Group::default());
     for (item, json) in block.items() {
         let job = match report::read(json, limits) {
             Ok(job) => job,
@@ -98,12 +98,12 @@ async fn take(bulk: &mut Bulk, block: &Block, limits: &Limits, report: &mut Repo
                 continue;
             }
         };
-        if group.len() == Bulk::GROUP || first + group.len() as u64 != item.index {
+        if !group.takes(&job) || first + group.len() as u64 != item.index {
             bulk.push(first, &group).await?;
             group.clear();
             first = item.index;
         }
-        group.push(job);
+        group.add(job);
     }
     bulk.push(first, &group).await.map_err(Problem::from)
 }
@@ -140,7 +140,7 @@ async fn whole(
         report.hold_back(jobs.len() as u64);
         return Ok(report.answer(stopped, false, false));
     }
-    let incoming = state.producer.admit_all(&jobs)?;
+    let incoming = jobs.iter().map(|job| state.producer.admit_one(job)).collect::<Result<Vec<_>, _>>()?;
     if incoming.is_empty() {
         return Ok(report.answer(stopped, false, false));
     }

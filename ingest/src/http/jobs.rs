@@ -44,7 +44,7 @@ pub(super) async fn take(
     job: &Job<'_>,
 ) -> Result<Taken, Problem> {
     if let Some(key) = key {
-        let incoming = [state.producer.admit(std::slice::from_ref(job), usize::MAX)?];
+        let incoming = [state.producer.admit_one(job)?];
         let once = idempotency::publish_once(state, &key, path, body, false, &incoming).await?;
         let first = once.parcel.ids().into_iter().next().ok_or_else(|| Problem::internal("a parcel without a job"))?;
         let id = JobId { batch: first.batch, index: first.first };

@@ -37,7 +37,7 @@ impl Carrier {
         more: bool,
         mut put: impl FnMut(usize, u32, JobId, &Receipt),
     ) -> Result<(), EnqueueError> {
-        let all: usize = rows.iter().map(|row| row.jobs.len()).sum();
+        let all: usize = rows.iter().map(|row| row.args.len()).sum();
         let mut taken = 0;
         // Who comes while others wait stands behind them, or a stream of small jobs would keep a large one out.
         if self.waiting.load(SeqCst) == 0 {
@@ -100,9 +100,9 @@ fn behind<'r, 'a>(rows: &'r [Incoming<'a>], mut taken: usize) -> Cow<'r, [Incomi
         return Cow::Borrowed(rows);
     }
     let rest = rows.iter().filter_map(|row| {
-        let skipped = taken.min(row.jobs.len());
+        let skipped = taken.min(row.args.len());
         taken -= skipped;
-        Some(Incoming { jobs: &row.jobs[skipped..], ..*row }).filter(|row| !row.jobs.is_empty())
+        Some(Incoming { args: row.args.behind(skipped), ..*row }).filter(|row| row.args.len() > 0)
     });
     Cow::Owned(rest.collect())
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use wf_schema::Job;
-
 use super::Producer;
 use super::carrier::Carrier;
 use crate::EnqueueError;
-use crate::batcher::Batcher;
+use crate::batcher::{Batcher, Incoming};
+use crate::group::Group;
 use crate::tally::{Tallied, Tally};
 
 /// Takes many jobs, in groups, and keeps count of what becomes of them. The memory it takes does not grow with the
@@ -35,12 +34,6 @@ impl Drop for Open {
 }
 
 impl Bulk {
-    /// The most jobs in a group: enough that the lock costs nothing a job, few enough to share it and to stay in a core's
-    /// nearest cache.
-    pub(crate) const GROUP: usize = 64;
-    /// The most bytes of args that wait for room at once; a group may be split there.
-    const STRIDE: usize = 256 << 10;
-
     pub(super) fn new(producer: Producer, listed: usize) -> Self {
         Self { open: Open::new(&producer.carrier), producer, tally: Tally::new(listed) }
     }
@@ -49,31 +42,26 @@ impl Bulk {
     ///
     /// # Errors
     /// When one is no job, or there is no room; those before it are taken and counted, the rest of the group is not.
-    pub(crate) async fn push(&mut self, first: u64, group: &[Job<'_>]) -> Result<(), EnqueueError> {
-        let mut from = 0;
-        let mut stopped = Ok(());
-        while from < group.len() && stopped.is_ok() {
-            let (mut rows, mut to, mut bytes) = (Vec::new(), from, 0);
-            while to < group.len() && bytes < Self::STRIDE {
-                match self.producer.admit(&group[to..], Self::STRIDE - bytes) {
-                    Ok(row) => {
-                        to += row.jobs.len();
-                        bytes += row.jobs.iter().map(|job| job.args.len()).sum::<usize>();
-                        rows.push(row);
-                    }
-                    Err(error) => {
-                        stopped = Err(error);
-                        break;
-                    }
-                }
-            }
-            let (tally, item) = (&mut self.tally, first + from as u64);
-            let put = |at: usize, count, id, receipt: &_| tally.add(item + at as u64, count, id, receipt);
-            self.producer.carrier.take(&rows, true, put).await?;
-            from = to;
-        }
+    pub(crate) async fn push(&mut self, first: u64, group: &Group<'_>) -> Result<(), EnqueueError> {
+        let mut rows = Vec::new();
+        let stopped = self.admit(group, &mut rows);
+        let tally = &mut self.tally;
+        let put = |at: usize, count, id, receipt: &_| tally.add(first + at as u64, count, id, receipt);
+        self.producer.carrier.take(&rows, true, put).await?;
         self.tally.prune().await;
         stopped
+    }
+
+    /// Puts what there is of `group` before the first that is no job into `rows`.
+    fn admit<'g>(&self, group: &'g Group<'_>, rows: &mut Vec<Incoming<'g>>) -> Result<(), EnqueueError> {
+        for (job, mut args) in group.rows() {
+            while args.len() > 0 {
+                let row = self.producer.admit(job, args)?;
+                args = args.behind(row.args.len());
+                rows.push(row);
+            }
+        }
+        Ok(())
     }
 
     /// What became of all of them.

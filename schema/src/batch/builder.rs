@@ -129,19 +129,27 @@ impl BatchBuilder {
     /// # Errors
     /// When the job does not fit into this batch; it is unchanged then.
     pub fn push(&mut self, job: &Job<'_>) -> Result<u32, PushError> {
+        self.push_like(job, &job.args)
+    }
+
+    /// Adds a job like `job` but for its args.
+    ///
+    /// # Errors
+    /// As [`BatchBuilder::push`].
+    pub fn push_like(&mut self, job: &Job<'_>, args: &[u8]) -> Result<u32, PushError> {
         if job.format != self.header.format {
             return Err(PushError::Format);
         }
         let index = self.count;
-        self.add(&job.kind, &job.policy, &job.args)?;
+        self.add(&job.kind, &job.policy, args)?;
         if let Some(carried) = &mut self.carried {
             carried.add(index, 1, &[]);
         }
         Ok(index)
     }
 
-    /// Adds a job like the one added last but for its args: the same kind, policy and format. Cheaper than
-    /// [`BatchBuilder::push`], which has to find that out.
+    /// Adds a job like the one added last but for its args: the same kind, policy and format. Cheaper than the others,
+    /// which have to find that out.
     ///
     /// # Errors
     /// When the job does not fit into this batch, or there is none that it could be like; it is unchanged then.
