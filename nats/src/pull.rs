@@ -113,7 +113,7 @@ impl Leg {
 
     /// Pulls until it has to begin anew (true) or the source was dropped (false).
     async fn pull(&self, mut pulls: Pulls, link: &mut tokio::sync::watch::Receiver<LinkState>, generation: u64) -> bool {
-        let mut more = self.flow.more();
+        let (mut more, mut anew) = (self.flow.more(), self.flow.anew());
         let mut beat = tokio::time::interval(self.heartbeat.min(self.lease / 3).max(Duration::from_millis(50)));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut renewed = Instant::now();
@@ -121,7 +121,12 @@ impl Leg {
             if pulls.gone {
                 self.consumers.forget(&self.lane);
                 match self.consumers.bind(&self.connection, &self.lane).await {
-                    Ok(()) => pulls.gone = false,
+                    Ok(()) => {
+                        pulls.gone = false;
+                        // The new one knows nothing of what the old one had delivered.
+                        let made = self.consumers.made_at(&self.connection, &self.stream, &self.lane).await;
+                        pulls.counts_since = pulls.counts_since.max(made);
+                    }
                     Err(error) if error.is_retryable() => pulls.wait_a_little(),
                     Err(error) => {
                         self.flow.fail(error);
@@ -146,6 +151,10 @@ impl Leg {
                     if state.generation != generation || state.closed {
                         return true;
                     }
+                }
+                _ = anew.changed() => {
+                    self.connection.renew();
+                    return true;
                 }
                 _ = more.changed() => {}
                 // Or the next pull after a refusal would wait for a beat, and jobs with it.
