@@ -62,6 +62,8 @@ struct Pulls {
     /// serves them.
     open: VecDeque<(u64, usize)>,
     last_heard: Instant,
+    /// Whether anything was heard at all.
+    heard: bool,
     /// No pull before then: the server has refused one.
     not_before: Option<Instant>,
     /// The consumer was found to be gone.
@@ -100,6 +102,7 @@ impl Leg {
                 sent: VecDeque::new(),
                 open: VecDeque::new(),
                 last_heard: Instant::now(),
+                heard: false,
                 not_before: None,
                 gone: false,
                 counts_since,
@@ -170,7 +173,11 @@ impl Leg {
                     self.heal(&mut pulls);
                     self.reclaim(&mut pulls).await;
                     if pulls.silent(self.flow.asked(self.number), self.heartbeat) && link.borrow().up {
-                        tracing::debug!(lane = %self.lane, stream = self.stream, "pulls went silent; pulling anew");
+                        tracing::debug!(lane = %self.lane, stream = self.stream, pulls.heard, "pulls went silent; pulling anew");
+                        if !pulls.heard {
+                            // Nor did the ones before help: the server may be cut off from those it pulls from.
+                            self.connection.renew();
+                        }
                         return true;
                     }
                 }
@@ -233,7 +240,7 @@ impl Leg {
 
     /// Takes what has come: a delivery, or word of a pull.
     fn take(&self, pulls: &mut Pulls, message: Message) {
-        pulls.last_heard = Instant::now();
+        (pulls.last_heard, pulls.heard) = (Instant::now(), true);
         if message.status.is_some() {
             return self.heard(pulls, &message);
         }
