@@ -1,8 +1,10 @@
 //! The broker: its connections, and the roles of the contract over them.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio_util::task::AbortOnDropHandle;
 use wf_broker::{BoxFuture, Broker, BrokerError, Gate, Result, Window};
 
 use crate::connect::{ConnectError, connect};
@@ -15,6 +17,7 @@ use crate::home::Home;
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
 use crate::options::{LinkSettings, NatsOptions};
+use crate::orphans::Orphans;
 use crate::setup::{OnDifference, SetupError, bind, setup};
 use crate::source::Flows;
 
@@ -28,7 +31,10 @@ pub struct NatsBroker {
     pub(crate) counters: Arc<Counters>,
     pub(crate) consumers: Arc<LaneConsumers>,
     pub(crate) stats: StatsCache,
-    pub(crate) flows: Flows,
+    pub(crate) flows: Arc<Flows>,
+    /// Whoever sweeps orphans, since something was first consumed.
+    sweeping: OnceLock<AbortOnDropHandle<()>>,
+    name: String,
     /// What may be published and not answered yet, over all connections and by everybody in this process: publishers,
     /// and an executor's records, retries and dead letters.
     pub(crate) window: Gate,
@@ -70,7 +76,9 @@ impl NatsBroker {
             settings,
             counters,
             stats: StatsCache::default(),
-            flows: Flows::default(),
+            flows: Arc::default(),
+            sweeping: OnceLock::new(),
+            name: options.name,
             window: Gate::new(Window { bytes: link.publish_bytes, messages: link.publish_messages }),
             publishing: std::iter::once(Arc::new(first)).chain(shared(rest)).collect(),
             consuming,
@@ -131,6 +139,22 @@ impl NatsBroker {
     /// The connections to consume over.
     pub(crate) fn consuming(&self) -> &[Arc<Connection>] {
         &self.consuming
+    }
+
+    /// Sees to it that orphans of the lanes that are consumed from are swept.
+    pub(crate) fn sweep_orphans(&self) {
+        self.sweeping.get_or_init(|| {
+            let orphans = Orphans {
+                layout: self.layout.clone(),
+                asker: self.asker().clone(),
+                listener: self.consuming[0].clone(),
+                flows: self.flows.clone(),
+                lease: self.settings.lease,
+                name: self.name.clone(),
+                suspects: HashSet::new(),
+            };
+            AbortOnDropHandle::new(tokio::spawn(orphans.keep_sweeping()))
+        });
     }
 
     /// Waits until everything that was settled so far is confirmed.

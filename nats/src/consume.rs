@@ -46,6 +46,7 @@ impl NatsBroker {
             // Ends when the source is dropped.
             tokio::spawn(leg.run());
         }
+        self.sweep_orphans();
         Ok(Box::new(LaneSource::new(flow)))
     }
 }

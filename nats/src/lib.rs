@@ -32,6 +32,7 @@ mod layout;
 mod lease;
 mod link;
 mod options;
+mod orphans;
 mod outcome_log;
 mod publish;
 mod pull;

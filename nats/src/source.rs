@@ -66,6 +66,13 @@ impl Flows {
         flows.entry(lane.clone()).or_default().push(Arc::downgrade(flow));
     }
 
+    /// The lanes that are consumed from.
+    pub(crate) fn lanes(&self) -> Vec<Lane> {
+        let flows = self.0.lock();
+        let used = flows.iter().filter(|(_, of_lane)| of_lane.iter().any(|flow| flow.strong_count() > 0));
+        used.map(|(lane, _)| lane.clone()).collect()
+    }
+
     /// Of the first `legs` legs of the lane's flows: how many pulls they have open at the server, and how many of the
     /// flows wait in vain.
     pub(crate) fn open(&self, lane: &Lane, legs: usize) -> (usize, usize) {

@@ -61,7 +61,7 @@ mod tests {
         taken(200);
         let opens = Opens::add(&store).unwrap();
         assert_eq!((opens.since(99), opens.since(100), opens.since(200)), (2, 1, 0));
-        (0..20).for_each(|_| drop(Opens::add(&store).unwrap()));
+        (0..20).for_each(|_| assert!(Opens::add(&store).is_ok()));
         assert_eq!(Opens::add(&store).unwrap().since(99), REMEMBERED as u32);
     }
 }
