@@ -48,6 +48,7 @@ mod pack;
 mod patience;
 mod prefetch;
 mod publication;
+mod quiet;
 mod registry;
 mod renew;
 mod retry;
@@ -58,6 +59,7 @@ mod settle;
 mod stats;
 pub mod stock;
 mod surplus;
+mod suspicion;
 
 pub use context::JobContext;
 pub use drain::DrainReport;

@@ -1,8 +1,10 @@
 //! The broker: its connections, and the roles of the contract over them.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio_util::task::AbortOnDropHandle;
 use wf_broker::{BoxFuture, Broker, BrokerError, Gate, Result, Window};
 
 use crate::connect::{ConnectError, connect};
@@ -11,9 +13,11 @@ use crate::control::StatsCache;
 use crate::counters::{Counters, Counts};
 use crate::exchange::{NobodyThere, Unanswered};
 use crate::factory::FactorySettings;
+use crate::home::Home;
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
 use crate::options::{LinkSettings, NatsOptions};
+use crate::orphans::Orphans;
 use crate::setup::{OnDifference, SetupError, bind, setup};
 use crate::source::Flows;
 
@@ -27,7 +31,10 @@ pub struct NatsBroker {
     pub(crate) counters: Arc<Counters>,
     pub(crate) consumers: Arc<LaneConsumers>,
     pub(crate) stats: StatsCache,
-    pub(crate) flows: Flows,
+    pub(crate) flows: Arc<Flows>,
+    /// Whoever sweeps orphans, since something was first consumed.
+    sweeping: OnceLock<AbortOnDropHandle<()>>,
+    name: String,
     /// What may be published and not answered yet, over all connections and by everybody in this process: publishers,
     /// and an executor's records, retries and dead letters.
     pub(crate) window: Gate,
@@ -50,7 +57,8 @@ impl NatsBroker {
         let (first, address) = open("publish").await?;
         let settings = bind(&first, &options.layout, address).await?;
         let rest = (1..options.link.connections).map(|_| open("publish"));
-        let consuming = (0..options.link.connections).map(|_| open("consume"));
+        let home = Arc::new(Home::start().map_err(ConnectError::Thread)?);
+        let consuming = (0..options.link.connections).map(|_| open_at(&home, &options, deadline, &counters));
         let (rest, consuming) =
             futures::future::try_join(futures::future::try_join_all(rest), futures::future::try_join_all(consuming)).await?;
         let acked = Arc::default();
@@ -58,7 +66,8 @@ impl NatsBroker {
             connections.into_iter().map(|(connection, _)| Arc::new(connection.sharing(&acked))).collect::<Vec<_>>()
         };
         let link = options.link;
-        let consuming = shared(consuming);
+        let consuming =
+            shared(consuming.into_iter().map(|(connection, address)| (connection.living_at(&home), address)).collect());
         futures::future::join_all(consuming.iter().map(|connection| connection.counts_since(&options.layout))).await;
         tracing::info!(broker = options.name, lease_s = settings.lease.as_secs_f32(), "connected to the factory's broker");
         Ok(Arc::new(Self {
@@ -67,7 +76,9 @@ impl NatsBroker {
             settings,
             counters,
             stats: StatsCache::default(),
-            flows: Flows::default(),
+            flows: Arc::default(),
+            sweeping: OnceLock::new(),
+            name: options.name,
             window: Gate::new(Window { bytes: link.publish_bytes, messages: link.publish_messages }),
             publishing: std::iter::once(Arc::new(first)).chain(shared(rest)).collect(),
             consuming,
@@ -130,6 +141,22 @@ impl NatsBroker {
         &self.consuming
     }
 
+    /// Sees to it that orphans of the lanes that are consumed from are swept.
+    pub(crate) fn sweep_orphans(&self) {
+        self.sweeping.get_or_init(|| {
+            let orphans = Orphans {
+                layout: self.layout.clone(),
+                asker: self.asker().clone(),
+                listener: self.consuming[0].clone(),
+                flows: self.flows.clone(),
+                lease: self.settings.lease,
+                name: self.name.clone(),
+                suspects: HashSet::new(),
+            };
+            AbortOnDropHandle::new(tokio::spawn(orphans.keep_sweeping()))
+        });
+    }
+
     /// Waits until everything that was settled so far is confirmed.
     pub(crate) async fn confirm_settled(&self) -> Result<()> {
         let patience = self.link.request_timeout;
@@ -167,6 +194,19 @@ impl NatsBroker {
         let trips = self.consuming.iter().map(|connection| self.round_trip(connection));
         Ok(futures::future::try_join_all(trips).await?.into_iter().max().unwrap_or_default())
     }
+}
+
+/// Opens a connection to consume over, with all its tasks on the thread that is `home`.
+async fn open_at(
+    home: &Home,
+    options: &NatsOptions,
+    deadline: Instant,
+    counters: &Arc<Counters>,
+) -> Result<(Connection, String), ConnectError> {
+    let ended = || ConnectError::Thread(std::io::Error::other("it has ended"));
+    let (options, counters) = (options.clone(), counters.clone());
+    let opening = async move { connect(&options, "consume", deadline, &counters).await };
+    home.handle().ok_or_else(ended)?.spawn(opening).await.map_err(|_| ended())?
 }
 
 /// A round trip, by what every role may ask.

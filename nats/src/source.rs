@@ -45,6 +45,8 @@ pub(crate) struct Flow {
     arrived: Notify,
     /// There is more to ask for than before.
     more: watch::Sender<()>,
+    /// All that was asked for is to be asked for anew.
+    anew: watch::Sender<()>,
     /// The source was dropped.
     pub(crate) stop: CancellationToken,
 }
@@ -62,6 +64,13 @@ impl Flows {
             !of_lane.is_empty()
         });
         flows.entry(lane.clone()).or_default().push(Arc::downgrade(flow));
+    }
+
+    /// The lanes that are consumed from.
+    pub(crate) fn lanes(&self) -> Vec<Lane> {
+        let flows = self.0.lock();
+        let used = flows.iter().filter(|(_, of_lane)| of_lane.iter().any(|flow| flow.strong_count() > 0));
+        used.map(|(lane, _)| lane.clone()).collect()
     }
 
     /// Of the first `legs` legs of the lane's flows: how many pulls they have open at the server, and how many of the
@@ -113,6 +122,7 @@ impl Flow {
             }),
             arrived: Notify::new(),
             more: watch::Sender::new(()),
+            anew: watch::Sender::new(()),
             stop: CancellationToken::new(),
         }
     }
@@ -120,6 +130,11 @@ impl Flow {
     /// Tells when there is more to ask for.
     pub(crate) fn more(&self) -> watch::Receiver<()> {
         self.more.subscribe()
+    }
+
+    /// Tells when all is to be asked for anew.
+    pub(crate) fn anew(&self) -> watch::Receiver<()> {
+        self.anew.subscribe()
     }
 
     /// What `leg` is to ask for now, if anything. It counts as asked.
@@ -294,6 +309,10 @@ impl DeliverySource for LaneSource {
         let untaken = std::mem::take(&mut state.waiting);
         drop(state);
         untaken.iter().for_each(|(_, delivery)| delivery.lease.release(Duration::ZERO));
+    }
+
+    fn mend(&mut self) {
+        self.flow.anew.send_replace(());
     }
 
     fn next(&mut self) -> BoxFuture<'_, Delivery> {
