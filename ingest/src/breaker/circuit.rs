@@ -27,6 +27,8 @@ pub(super) struct Circuit {
     silent_since: Option<Instant>,
     /// The silence was doubted: the broker was asked whether it is there.
     doubted: bool,
+    /// Something has failed in this silence, and is about to be tried again, most likely.
+    failing: bool,
     /// When something last failed or began.
     tried: Option<Instant>,
     open: Option<Open>,
@@ -43,7 +45,7 @@ struct Open {
 
 impl Circuit {
     pub(super) fn new(after: Duration) -> Self {
-        Self { after, under_way: 0, silent_since: None, doubted: false, tried: None, open: None, pause: PAUSES.0 }
+        Self { after, under_way: 0, silent_since: None, doubted: false, failing: false, tried: None, open: None, pause: PAUSES.0 }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -62,7 +64,7 @@ impl Circuit {
 
     /// When [`Circuit::tick`] is next needed, while it is closed.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let silent_since = self.silent_since.filter(|_| self.open.is_none() && self.under_way > 0)?;
+        let silent_since = self.silent_since.filter(|_| self.open.is_none() && self.matters())?;
         Some(silent_since + if self.doubted { self.after } else { self.after / 2 })
     }
 
@@ -73,9 +75,14 @@ impl Circuit {
         due.then_some(self.after / 2)
     }
 
+    /// Whether anybody has to do with the silence.
+    fn matters(&self) -> bool {
+        self.under_way > 0 || self.failing
+    }
+
     fn heard(&mut self, now: Instant) {
         self.silent_since = (self.under_way > 0).then_some(now);
-        self.doubted = false;
+        (self.doubted, self.failing) = (false, false);
         self.open = None;
     }
 
@@ -84,7 +91,7 @@ impl Circuit {
         let stale = self.under_way == 0 && self.tried.is_none_or(|tried| now.duration_since(tried) > self.after + LONGEST_PAUSE);
         if stale || self.silent_since.is_none() {
             self.silent_since = Some(now);
-            self.doubted = false;
+            (self.doubted, self.failing) = (false, false);
         }
         self.under_way += 1;
         self.tried = Some(now);
@@ -101,6 +108,7 @@ impl Circuit {
     pub(super) fn failed(&mut self, now: Instant, jitter: f64) {
         self.under_way = self.under_way.saturating_sub(1);
         self.tried = Some(now);
+        self.failing = true;
         self.look(now, jitter);
     }
 
@@ -111,7 +119,7 @@ impl Circuit {
 
     /// Opens it if the silence has lasted long enough.
     pub(super) fn tick(&mut self, now: Instant, jitter: f64) {
-        if self.under_way > 0 {
+        if self.matters() {
             self.look(now, jitter);
         }
     }
