@@ -81,6 +81,9 @@ impl Carrier {
         if self.closing.is_cancelled() {
             return Err(EnqueueError::Closed);
         }
+        if let Some(refusal) = self.publisher.refusal() {
+            return Err(refusal.into());
+        }
         let (now, rest) = (self.moment(), behind(rows, from));
         Ok(self.with(|batcher| {
             let taken = batcher.take(&rest, now, |at, count, id, receipt| put(from + at, count, id, receipt));

@@ -45,9 +45,11 @@ impl Bulk {
     pub(crate) async fn push(&mut self, first: u64, group: &Group<'_>) -> Result<(), EnqueueError> {
         let mut rows = Vec::new();
         let stopped = self.admit(group, &mut rows);
-        let tally = &mut self.tally;
-        let put = |at: usize, count, id, receipt: &_| tally.add(first + at as u64, count, id, receipt);
-        self.producer.carrier.take(&rows, true, put).await?;
+        if !rows.is_empty() {
+            let tally = &mut self.tally;
+            let put = |at: usize, count, id, receipt: &_| tally.add(first + at as u64, count, id, receipt);
+            self.producer.carrier.take(&rows, true, put).await?;
+        }
         self.tally.prune().await;
         stopped
     }
