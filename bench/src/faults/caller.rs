@@ -56,7 +56,12 @@ impl Caller {
         Ok(Self::Wire(context))
     }
 
-    /// Whether a call under a name of its own is enqueued once, whatever happens.
+    /// Whether a call can have a name of its own, so that it can be made again.
+    pub(crate) fn takes_names(&self) -> bool {
+        !matches!(self, Self::Library(_))
+    }
+
+    /// Whether such a call is then enqueued once, whatever happens.
     pub(crate) fn keeps_names(&self) -> bool {
         matches!(self, Self::Http { .. })
     }

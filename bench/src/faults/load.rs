@@ -53,7 +53,7 @@ async fn call(mut orders: Orders, caller: &Caller, journal: &Journal, rate: f64,
             return Ok(());
         }
         let call = orders.call();
-        let named = orders.rng.f64() < NAMED;
+        let named = orders.rng.f64() < NAMED && caller.takes_names();
         // The first key is nobody else's.
         let name = call.first().map(|order| order.key.clone()).filter(|_| named);
         let once = named && caller.keeps_names();

@@ -74,10 +74,11 @@ fn calls(evidence: &Evidence, findings: &mut Findings) {
         findings.doubled += extra;
         let asked = evidence.asked.get(key);
         let again = asked.is_some_and(|asked| asked.sent.len() > 1 && !asked.once);
+        let verdict = if again { "doubled" } else { "duplicated" };
+        findings.say(|| format!("{verdict}: {key} was enqueued as {ids:?}"));
         if !again {
             findings.doubled_beyond += extra;
             findings.duplicated += extra;
-            findings.say(|| format!("duplicated: {key} was enqueued as {ids:?}"));
         }
     }
 }
