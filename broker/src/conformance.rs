@@ -85,6 +85,7 @@ macro_rules! conformance_tests {
                 no_more_comes_than_was_granted,
                 a_delivery_may_overdraw_the_bytes,
                 nothing_comes_once_credit_is_withdrawn,
+                a_mended_source_goes_on_with_its_credit,
                 a_slow_consumer_keeps_what_it_has_and_gets_no_more,
                 next_is_cancel_safe,
                 next_waits_while_the_lane_is_empty,

@@ -8,6 +8,7 @@ use crate::credit::Grant;
 use crate::desk::Desk;
 use crate::node::Node;
 use crate::patience::insist;
+use crate::quiet::Quiet;
 
 /// Pulls until the node drains. Runs on the executor's own thread: a delivery is owned from its arrival, so it must be
 /// taken, and renewed, whatever the handlers do.
@@ -26,6 +27,7 @@ async fn serve(node: &Arc<Node>, desk: &Arc<Desk>) -> Result<std::convert::Infal
     let mut source = insist("open a lane", || node.broker.lane(desk.lane.clone())).await?;
     tracing::debug!(lane = %desk.lane, "the lane is served");
     node.dispatch();
+    let mut quiet = Quiet::new(node.broker.lease());
     loop {
         tokio::select! {
             biased;
@@ -37,7 +39,11 @@ async fn serve(node: &Arc<Node>, desk: &Arc<Desk>) -> Result<std::convert::Infal
                     source.grant(change.grant.messages, change.grant.bytes);
                 }
             }
-            delivery = source.next() => node.take(desk, delivery?),
+            delivery = source.next() => {
+                quiet.heard();
+                node.take(desk, delivery?);
+            }
+            () = quiet.noticed(node, desk) => source.mend(),
         }
     }
 }

@@ -48,6 +48,7 @@ mod pack;
 mod patience;
 mod prefetch;
 mod publication;
+mod quiet;
 mod registry;
 mod renew;
 mod retry;

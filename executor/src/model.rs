@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a model is part of a test")]
 
+mod source;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,8 @@ use wf_broker::{
     Stored, Version,
 };
 use wf_schema::{BatchId, DeadLetter, Lane, Limits, Millis, Queue, Record, RunId};
+
+use self::source::ModelSource;
 
 /// What happens to a request.
 #[derive(Clone, Debug)]
@@ -101,11 +105,16 @@ impl Store {
 
 /// One executor's connection: dies with it.
 pub(crate) struct Session {
+    me: Weak<Self>,
     pub(crate) store: Arc<Mutex<Store>>,
     faults: Mutex<VecDeque<Fault>>,
     dead: AtomicBool,
     pub(crate) died: Notify,
     max_message: usize,
+    /// Nothing is delivered until a source is mended; with `stubborn` not even then.
+    pub(crate) deaf: AtomicBool,
+    pub(crate) stubborn: AtomicBool,
+    pub(crate) news: Notify,
 }
 
 impl Session {
@@ -114,13 +123,22 @@ impl Session {
     }
 
     pub(crate) fn narrow(store: &Arc<Mutex<Store>>, faults: impl IntoIterator<Item = Fault>, max_message: usize) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             store: store.clone(),
             faults: Mutex::new(faults.into_iter().collect()),
             dead: AtomicBool::new(false),
             died: Notify::new(),
             max_message,
+            deaf: AtomicBool::new(false),
+            stubborn: AtomicBool::new(false),
+            news: Notify::new(),
         })
+    }
+
+    /// The same session, for what outlives a call.
+    fn shared(&self) -> Arc<Self> {
+        self.me.upgrade().unwrap()
     }
 
     pub(crate) fn take(self: &Arc<Self>) -> Option<Delivery> {
@@ -258,6 +276,7 @@ impl Publish for Session {
             let duplicate = !store.ids.insert(format!("m {}", message.id));
             if !duplicate {
                 store.put(message.lane, message.bytes);
+                self.news.notify_one();
             }
             Ok(Stored { duplicate })
         })
@@ -297,8 +316,9 @@ impl Schedule for Session {
 }
 
 impl Consume for Session {
-    fn lane(&self, _: Lane) -> BoxFuture<'_, Box<dyn DeliverySource>> {
-        left_out("lane")
+    fn lane(&self, lane: Lane) -> BoxFuture<'_, Box<dyn DeliverySource>> {
+        let source: Box<dyn DeliverySource> = Box::new(ModelSource::new(self.shared(), lane));
+        Box::pin(std::future::ready(Ok(source)))
     }
 
     fn lease(&self) -> Duration {
@@ -386,8 +406,11 @@ impl KeyedRecords for Session {
 }
 
 impl Control for Session {
-    fn stats(&self, _: Lane) -> BoxFuture<'_, LaneStats> {
-        left_out("stats")
+    fn stats(&self, lane: Lane) -> BoxFuture<'_, LaneStats> {
+        let store = self.store.lock();
+        let pending = store.ready.iter().filter(|waiting| waiting.lane == lane).count() as u64;
+        let stats = LaneStats { pending, in_flight: store.owned.len() as u64, oldest: None, waiting: 1 };
+        Box::pin(std::future::ready(Ok(stats)))
     }
 
     fn pause(&self, _: Queue, _: Millis) -> BoxFuture<'_, ()> {

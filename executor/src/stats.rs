@@ -38,6 +38,9 @@ pub struct ExecutorStats {
     pub handed_on: u64,
     /// Batches done and acknowledged.
     pub acked: u64,
+    /// How often a lane brought nothing although messages waited in it and there was credit for them, so that its flow
+    /// was begun anew.
+    pub quiet: u64,
 }
 
 macro_rules! tally {
@@ -70,7 +73,8 @@ tally!(
     fenced,
     released,
     handed_on,
-    acked
+    acked,
+    quiet
 );
 
 impl Tally {

@@ -1,5 +1,7 @@
 //! JetStream's own requests and answers.
 
+use std::time::Duration;
+
 use async_nats::{HeaderMap, HeaderValue, Message, header};
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,7 +10,7 @@ use serde_json::Value;
 use wf_broker::BrokerError;
 
 use crate::connection::{Connection, part};
-use crate::exchange::{Answered, NobodyThere, Unanswered};
+use crate::exchange::{Answered, NobodyThere, Part, Unanswered};
 
 /// The codes of the answers that mean something to us.
 pub(crate) mod code {
@@ -34,11 +36,25 @@ pub(crate) mod code {
     pub(crate) const NO_ROOM: u64 = 10_077;
     /// There is a consumer of that name already, with other settings.
     pub(crate) const CONSUMER_EXISTS: u64 = 10_148;
+    /// In a cluster: a message of the same id is being stored right now.
+    pub(crate) const SAME_ID_UNDER_WAY: u64 = 10_158;
+    /// In a cluster: another compare-and-set of the same subject is under way, and may yet fail.
+    pub(crate) const WRITE_UNDER_WAY: u64 = 10_164;
     /// Some of an atomic batch did not arrive, or too many batches are open.
     pub(crate) const BATCH_INCOMPLETE: u64 = 10_176;
     /// A message of an atomic batch was stored before.
     pub(crate) const BATCH_DUPLICATE: u64 = 10_201;
+    /// No server has room for a stream or a copy of it now, or is there at all.
+    const NO_PEERS: u64 = 10_005;
+
+    /// Whether a refusal with this code is only for now, although its status says that the request is wrong.
+    pub(crate) fn passes(code: u64) -> bool {
+        matches!(code, BATCH_INCOMPLETE | SAME_ID_UNDER_WAY | WRITE_UNDER_WAY | NO_PEERS)
+    }
 }
+
+/// How often something is stored again that met another attempt at it under way.
+const TRIES: u32 = 20;
 
 /// Why JetStream did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +82,8 @@ impl ApiError {
     pub(crate) fn into_broker(self, what: &'static str) -> BrokerError {
         match self {
             Self::Refused { code: code::WRONG_LAST, .. } => BrokerError::Fenced,
-            // A store that has no room for now; other 4xx are requests that are wrong and stay wrong.
-            Self::Refused { status, code, .. }
-                if status < 500 && !matches!(status, 408 | 429) && code != code::BATCH_INCOMPLETE =>
-            {
+            // Other 4xx are requests that are wrong and stay wrong.
+            Self::Refused { status, code, .. } if status < 500 && !matches!(status, 408 | 429) && !code::passes(code) => {
                 BrokerError::fatal(what, self)
             }
             Self::Refused { code: code::NOT_FOR_ACCOUNT | code::NOT_ENABLED, .. } | Self::Unreadable(_) => {
@@ -135,10 +149,27 @@ impl Connection {
     pub(crate) async fn store(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<Acknowledged, ApiError> {
         self.counters.published.add(1);
         let load = self.load(payload.len());
-        let answer = self.exchange.ask(part(subject, Some(headers), payload), NobodyThere::AskAgain).await?;
-        let acknowledged = acknowledged(&answer)?;
+        let (answer, _) = self.put(part(subject, Some(headers), payload)).await?;
+        let acknowledged = answer?;
         load.stored();
         Ok(acknowledged)
+    }
+
+    /// Stores `message`: what came of it, and whether it was sent more than once. What is under way already, as happens
+    /// in a cluster when it is sent again over another server, is waited for.
+    async fn put(&self, message: Part) -> Result<(Result<Acknowledged, ApiError>, bool), ApiError> {
+        let (mut tries, mut resent) = (0, false);
+        loop {
+            let answer = self.exchange.ask(message.clone(), NobodyThere::AskAgain).await?;
+            resent |= answer.resent;
+            match acknowledged(&answer) {
+                Err(error) if matches!(error.code(), Some(code::SAME_ID_UNDER_WAY | code::WRITE_UNDER_WAY)) && tries < TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(fastrand::u64(20..100))).await;
+                }
+                answer => return Ok((answer, resent)),
+            }
+        }
     }
 
     /// Stores one message in `stream` at `subject`, if the last one there has the sequence `expected` (0: there is
@@ -161,10 +192,10 @@ impl Connection {
         headers.insert(header::NATS_MESSAGE_ID, token.as_str());
         self.counters.published.add(1);
         let load = self.load(payload.len());
-        let answer = self.exchange.ask(part(subject, Some(headers), payload), NobodyThere::AskAgain).await?;
-        match acknowledged(&answer) {
+        let (answer, resent) = self.put(part(subject, Some(headers), payload)).await?;
+        match answer {
             // Sent again after a lost connection, it may have fenced itself: then the last one there is ours.
-            Err(error) if answer.resent && error.code() == Some(code::WRONG_LAST) => {
+            Err(error) if resent && error.code() == Some(code::WRONG_LAST) => {
                 let last = self.last(stream, subject).await?;
                 let ours =
                     |last: &StoredMessage| last.headers.get(header::NATS_MESSAGE_ID).is_some_and(|id| id.as_str() == token);

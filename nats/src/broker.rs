@@ -11,6 +11,7 @@ use crate::control::StatsCache;
 use crate::counters::{Counters, Counts};
 use crate::exchange::{NobodyThere, Unanswered};
 use crate::factory::FactorySettings;
+use crate::home::Home;
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
 use crate::options::{LinkSettings, NatsOptions};
@@ -50,7 +51,8 @@ impl NatsBroker {
         let (first, address) = open("publish").await?;
         let settings = bind(&first, &options.layout, address).await?;
         let rest = (1..options.link.connections).map(|_| open("publish"));
-        let consuming = (0..options.link.connections).map(|_| open("consume"));
+        let home = Arc::new(Home::start().map_err(ConnectError::Thread)?);
+        let consuming = (0..options.link.connections).map(|_| open_at(&home, &options, deadline, &counters));
         let (rest, consuming) =
             futures::future::try_join(futures::future::try_join_all(rest), futures::future::try_join_all(consuming)).await?;
         let acked = Arc::default();
@@ -58,7 +60,8 @@ impl NatsBroker {
             connections.into_iter().map(|(connection, _)| Arc::new(connection.sharing(&acked))).collect::<Vec<_>>()
         };
         let link = options.link;
-        let consuming = shared(consuming);
+        let consuming =
+            shared(consuming.into_iter().map(|(connection, address)| (connection.living_at(&home), address)).collect());
         futures::future::join_all(consuming.iter().map(|connection| connection.counts_since(&options.layout))).await;
         tracing::info!(broker = options.name, lease_s = settings.lease.as_secs_f32(), "connected to the factory's broker");
         Ok(Arc::new(Self {
@@ -167,6 +170,19 @@ impl NatsBroker {
         let trips = self.consuming.iter().map(|connection| self.round_trip(connection));
         Ok(futures::future::try_join_all(trips).await?.into_iter().max().unwrap_or_default())
     }
+}
+
+/// Opens a connection to consume over, with all its tasks on the thread that is `home`.
+async fn open_at(
+    home: &Home,
+    options: &NatsOptions,
+    deadline: Instant,
+    counters: &Arc<Counters>,
+) -> Result<(Connection, String), ConnectError> {
+    let ended = || ConnectError::Thread(std::io::Error::other("it has ended"));
+    let (options, counters) = (options.clone(), counters.clone());
+    let opening = async move { connect(&options, "consume", deadline, &counters).await };
+    home.handle().ok_or_else(ended)?.spawn(opening).await.map_err(|_| ended())?
 }
 
 /// A round trip, by what every role may ask.

@@ -83,6 +83,9 @@ pub enum ConnectError {
         /// What is missing.
         missing: String,
     },
+    /// The thread that deliveries come in on could not be started.
+    #[error("the thread that deliveries come in on cannot be started")]
+    Thread(#[source] io::Error),
     /// The server was reached, and then failed to answer, or did not allow what is needed.
     #[error("{address} was reached, but could not be used")]
     Unusable {

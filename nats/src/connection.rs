@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, watch};
 use crate::acked::AckedLately;
 use crate::counters::Counters;
 use crate::exchange::{Answered, Exchange, NobodyThere, Part, Unanswered};
+use crate::home::Home;
 use crate::link::{Link, LinkState, Refusal};
 use crate::uptime::Uptime;
 
@@ -23,6 +24,8 @@ pub(crate) struct Connection {
     /// The broker's, over all its connections.
     pub(crate) acked: Arc<AckedLately>,
     link: Arc<Link>,
+    /// The thread it lives on, if it has one of its own.
+    home: Option<Arc<Home>>,
     /// Bytes of messages that are published over it and not answered yet.
     unanswered: AtomicUsize,
 }
@@ -42,6 +45,7 @@ impl Connection {
             uptime: Uptime::default(),
             acked: Arc::default(),
             link,
+            home: None,
             unanswered: AtomicUsize::new(0),
         }
     }
@@ -50,6 +54,17 @@ impl Connection {
     pub(crate) fn sharing(mut self, acked: &Arc<AckedLately>) -> Self {
         self.acked = acked.clone();
         self
+    }
+
+    /// The same, keeping the thread that it lives on.
+    pub(crate) fn living_at(mut self, home: &Arc<Home>) -> Self {
+        self.home = Some(home.clone());
+        self
+    }
+
+    /// Makes the connection anew, to another server if there is one. What was not answered is sent again.
+    pub(crate) fn renew(&self) {
+        self.link.leave(Duration::ZERO);
     }
 
     /// How the link stands, now and from now on.

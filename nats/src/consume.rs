@@ -100,7 +100,8 @@ pub(crate) fn delivery(layout: &Layout, lane: &Lane, connection: &Arc<Connection
     })
 }
 
-fn millis(rfc3339: &str) -> Option<Millis> {
+/// The time that the server writes as `rfc3339`.
+pub(crate) fn millis(rfc3339: &str) -> Option<Millis> {
     chrono::DateTime::parse_from_rfc3339(rfc3339).ok()?.timestamp_millis().try_into().ok()
 }
 

@@ -120,11 +120,15 @@ impl NatsBroker {
             Ok(info) => {
                 let count = |key: &str| info[key].as_u64().unwrap_or(0);
                 let pending = count("num_pending");
+                let in_flight = count("num_ack_pending");
                 let delivered = info["delivered"]["stream_seq"].as_u64().unwrap_or(0);
+                // No limit is -1.
+                let most = info["config"]["max_ack_pending"].as_u64().unwrap_or(u64::MAX);
+                let held = info["paused"] == true || (pending > 0 && in_flight >= most);
                 Ok(Told {
                     pending,
-                    in_flight: count("num_ack_pending"),
-                    pulls: (info["paused"] != true).then(|| count("num_waiting")),
+                    in_flight,
+                    pulls: (!held).then(|| count("num_waiting")),
                     waiting_from: (pending > 0).then_some(delivered + 1),
                 })
             }

@@ -9,10 +9,11 @@
 mod table;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::client::PublishErrorKind;
-use async_nats::{Client, HeaderMap, HeaderValue, Message, Subject, Subscriber, header};
+use async_nats::{Client, HeaderMap, HeaderValue, Message, StatusCode, Subject, Subscriber, header};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -22,6 +23,9 @@ use tokio::task::AbortHandle;
 use self::table::{Answer, Pending, Table};
 use crate::counters::Counters;
 use crate::link::{Link, Refusal};
+
+/// How many questions in a row may stay without an answer on a link that is up, before it is made anew.
+const PATIENT: u32 = 2;
 
 /// How often what waits for its time to be sent again is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -92,6 +96,8 @@ struct Shared {
     work: Notify,
     /// Something was settled.
     confirmed: Notify,
+    /// How many questions in a row were not answered in time, with no answer to any other in between.
+    unheard: AtomicU32,
     counters: Arc<Counters>,
 }
 
@@ -118,6 +124,7 @@ impl Exchange {
             table: Mutex::new(Table::new(resend_after)),
             work: Notify::new(),
             confirmed: Notify::new(),
+            unheard: AtomicU32::new(0),
             counters,
         });
         let reading = tokio::spawn(read(shared.clone(), answers)).abort_handle();
@@ -157,8 +164,11 @@ impl Exchange {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Unanswered::Closed),
             Err(_) if !self.shared.link.watch().borrow().up => Err(Unanswered::Down(self.shared.timeout)),
-            Err(_) if self.shared.table.lock().nobody_was_there(id) => Err(Unanswered::NobodyThere),
-            Err(_) => Err(Unanswered::TimedOut(self.shared.timeout)),
+            Err(_) => {
+                self.shared.heard_nothing();
+                let nobody = self.shared.table.lock().nobody_was_there(id);
+                Err(if nobody { Unanswered::NobodyThere } else { Unanswered::TimedOut(self.shared.timeout) })
+            }
         }
     }
 
@@ -247,8 +257,23 @@ impl Shared {
         self.confirmed.notify_waiters();
     }
 
+    /// A question was not answered although the link is up. When that is all there is, the server may be cut off from
+    /// the others of its cluster, which its clients would never notice: another may know more.
+    fn heard_nothing(&self) {
+        if self.unheard.fetch_add(1, Ordering::AcqRel) + 1 >= PATIENT {
+            self.unheard.store(0, Ordering::Release);
+            if self.link.leave(Duration::from_millis(fastrand::u64(0..500))) {
+                tracing::warn!("the broker is connected and answers nothing; connecting anew");
+            }
+        }
+    }
+
     /// Passes an answer on to who waits for it.
     fn answered(&self, message: Message) {
+        // That nobody is there says the server itself.
+        if message.status != Some(StatusCode::NO_RESPONDERS) {
+            self.unheard.store(0, Ordering::Release);
+        }
         let Some(id) = message.subject.strip_prefix(self.inbox.as_str()).and_then(|id| id.parse().ok()) else { return };
         if self.table.lock().answered(id, message) {
             self.confirmed.notify_waiters();

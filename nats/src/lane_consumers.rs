@@ -9,6 +9,7 @@ use wf_schema::{Lane, Millis, Queue, now};
 
 use crate::api::{ApiError, code};
 use crate::connection::Connection;
+use crate::consume::millis;
 use crate::factory::FactorySettings;
 use crate::layout::Layout;
 
@@ -55,6 +56,12 @@ impl LaneConsumers {
         }
         bound.insert(lane.clone());
         Ok(())
+    }
+
+    /// When the consumer of `lane` in `stream` was made, by the server's clock; later than anything if that cannot be told.
+    pub(crate) async fn made_at(&self, connection: &Connection, stream: &str, lane: &Lane) -> Millis {
+        let info = connection.api::<Value>(&format!("CONSUMER.INFO.{stream}.{}", Layout::consumer(lane)), &json!({})).await;
+        info.ok().and_then(|info| millis(info["created"].as_str()?)).unwrap_or(Millis::MAX)
     }
 
     /// Forgets that `lane` has its consumers, for one was found to be gone.

@@ -26,6 +26,7 @@ mod counters;
 mod dead;
 mod exchange;
 mod factory;
+mod home;
 mod lane_consumers;
 mod layout;
 mod lease;

@@ -1,9 +1,12 @@
 //! What becomes of a connection while it lives: up, down, up again; and what the server refuses on it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_nats::{Client, Event, ServerError};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 
 use crate::counters::Counters;
@@ -34,6 +37,8 @@ pub(crate) struct Link {
     /// For the events that ask for something to be done. Taken out at the end, for a client that its own events
     /// hold on to would never end.
     client: Mutex<Option<Client>>,
+    /// The connection is about to be made anew, because somebody wanted it.
+    leaving: AtomicBool,
     counters: Arc<Counters>,
 }
 
@@ -44,6 +49,7 @@ impl Link {
             state: watch::Sender::new(LinkState { generation: 0, up: false, closed: false }),
             refusals: broadcast::Sender::new(64),
             client: Mutex::new(None),
+            leaving: AtomicBool::new(false),
             counters,
         }
     }
@@ -82,6 +88,7 @@ impl Link {
         let link = &self.name;
         match event {
             Event::Connected => {
+                self.leaving.store(false, Ordering::Release);
                 let mut generation = 0;
                 self.state.send_modify(|state| {
                     state.generation += 1;
@@ -101,27 +108,46 @@ impl Link {
             }
             Event::LameDuckMode => {
                 tracing::info!(link, "the server is about to stop; changing to another");
-                let client = self.client.lock().clone();
                 // The client does not leave a server that is about to stop by itself. Not all at once: the others
                 // would be overrun.
-                if let Some(client) = client {
-                    tokio::spawn(async move {
-                        tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..500))).await;
-                        if let Err(error) = client.force_reconnect().await {
-                            tracing::debug!(%error, "the connection was closed before it could be changed");
-                        }
-                    });
-                }
+                self.leave(Duration::from_millis(fastrand::u64(0..500)));
             }
             Event::SlowConsumer(subscription) => {
-                // What was dropped here comes again when its lease is over; credit heals when its pulls expire.
-                tracing::warn!(link, subscription, "messages came faster than they were taken; some were dropped");
+                // Answers may be among what was dropped, and deliveries, which still count as asked for. A new
+                // connection asks again for all of it; each message that is dropped until then says this once more.
+                if self.leave(Duration::ZERO) {
+                    tracing::warn!(
+                        link,
+                        subscription,
+                        "messages came faster than they were taken, and some were dropped; connecting anew"
+                    );
+                }
             }
             Event::ServerError(error) => self.refused(&error),
             Event::ClientError(error) => tracing::debug!(link, %error, "the broker could not be reached"),
             Event::Draining => {}
             Event::Closed => self.close(),
         }
+    }
+
+    /// Leaves the server after `wait`, for another if there is one: whether that was not under way already.
+    pub(crate) fn leave(&self, wait: Duration) -> bool {
+        if self.leaving.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let client = self.client.lock().clone();
+        let left = client.is_some();
+        if let (Some(client), Ok(runtime)) = (client, Handle::try_current()) {
+            runtime.spawn(async move {
+                tokio::time::sleep(wait).await;
+                if let Err(error) = client.force_reconnect().await {
+                    tracing::debug!(%error, "the connection was closed before it could be changed");
+                }
+            });
+        } else {
+            self.leaving.store(false, Ordering::Release);
+        }
+        left
     }
 
     fn refused(&self, error: &ServerError) {

@@ -62,6 +62,8 @@ struct Pulls {
     /// serves them.
     open: VecDeque<(u64, usize)>,
     last_heard: Instant,
+    /// Whether anything was heard at all.
+    heard: bool,
     /// No pull before then: the server has refused one.
     not_before: Option<Instant>,
     /// The consumer was found to be gone.
@@ -100,6 +102,7 @@ impl Leg {
                 sent: VecDeque::new(),
                 open: VecDeque::new(),
                 last_heard: Instant::now(),
+                heard: false,
                 not_before: None,
                 gone: false,
                 counts_since,
@@ -113,7 +116,7 @@ impl Leg {
 
     /// Pulls until it has to begin anew (true) or the source was dropped (false).
     async fn pull(&self, mut pulls: Pulls, link: &mut tokio::sync::watch::Receiver<LinkState>, generation: u64) -> bool {
-        let mut more = self.flow.more();
+        let (mut more, mut anew) = (self.flow.more(), self.flow.anew());
         let mut beat = tokio::time::interval(self.heartbeat.min(self.lease / 3).max(Duration::from_millis(50)));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut renewed = Instant::now();
@@ -121,7 +124,12 @@ impl Leg {
             if pulls.gone {
                 self.consumers.forget(&self.lane);
                 match self.consumers.bind(&self.connection, &self.lane).await {
-                    Ok(()) => pulls.gone = false,
+                    Ok(()) => {
+                        pulls.gone = false;
+                        // The new one knows nothing of what the old one had delivered.
+                        let made = self.consumers.made_at(&self.connection, &self.stream, &self.lane).await;
+                        pulls.counts_since = pulls.counts_since.max(made);
+                    }
                     Err(error) if error.is_retryable() => pulls.wait_a_little(),
                     Err(error) => {
                         self.flow.fail(error);
@@ -147,6 +155,10 @@ impl Leg {
                         return true;
                     }
                 }
+                _ = anew.changed() => {
+                    self.connection.renew();
+                    return true;
+                }
                 _ = more.changed() => {}
                 // Or the next pull after a refusal would wait for a beat, and jobs with it.
                 () = until(pulls.not_before), if pulls.not_before.is_some_and(|until| until > Instant::now()) => {}
@@ -161,7 +173,11 @@ impl Leg {
                     self.heal(&mut pulls);
                     self.reclaim(&mut pulls).await;
                     if pulls.silent(self.flow.asked(self.number), self.heartbeat) && link.borrow().up {
-                        tracing::debug!(lane = %self.lane, stream = self.stream, "pulls went silent; pulling anew");
+                        tracing::debug!(lane = %self.lane, stream = self.stream, pulls.heard, "pulls went silent; pulling anew");
+                        if !pulls.heard {
+                            // Nor did the ones before help: the server may be cut off from those it pulls from.
+                            self.connection.renew();
+                        }
                         return true;
                     }
                 }
@@ -224,7 +240,7 @@ impl Leg {
 
     /// Takes what has come: a delivery, or word of a pull.
     fn take(&self, pulls: &mut Pulls, message: Message) {
-        pulls.last_heard = Instant::now();
+        (pulls.last_heard, pulls.heard) = (Instant::now(), true);
         if message.status.is_some() {
             return self.heard(pulls, &message);
         }

@@ -45,6 +45,8 @@ pub(crate) struct Flow {
     arrived: Notify,
     /// There is more to ask for than before.
     more: watch::Sender<()>,
+    /// All that was asked for is to be asked for anew.
+    anew: watch::Sender<()>,
     /// The source was dropped.
     pub(crate) stop: CancellationToken,
 }
@@ -113,6 +115,7 @@ impl Flow {
             }),
             arrived: Notify::new(),
             more: watch::Sender::new(()),
+            anew: watch::Sender::new(()),
             stop: CancellationToken::new(),
         }
     }
@@ -120,6 +123,11 @@ impl Flow {
     /// Tells when there is more to ask for.
     pub(crate) fn more(&self) -> watch::Receiver<()> {
         self.more.subscribe()
+    }
+
+    /// Tells when all is to be asked for anew.
+    pub(crate) fn anew(&self) -> watch::Receiver<()> {
+        self.anew.subscribe()
     }
 
     /// What `leg` is to ask for now, if anything. It counts as asked.
@@ -294,6 +302,10 @@ impl DeliverySource for LaneSource {
         let untaken = std::mem::take(&mut state.waiting);
         drop(state);
         untaken.iter().for_each(|(_, delivery)| delivery.lease.release(Duration::ZERO));
+    }
+
+    fn mend(&mut self) {
+        self.flow.anew.send_replace(());
     }
 
     fn next(&mut self) -> BoxFuture<'_, Delivery> {

@@ -4,10 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cluster;
 mod fetch;
 mod proxy;
 mod server;
 
+pub use cluster::TestCluster;
 pub use fetch::nats_server;
 pub use proxy::{Conditions, DelayProxy, Stalls, Way};
 pub use server::{ServerOptions, TestServer};

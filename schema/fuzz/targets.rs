@@ -19,10 +19,13 @@ pub fn wire_batch(data: &[u8]) {
 
 /// A record: read, every outcome looked at, written again, and the same outcomes read back.
 pub fn wire_record(data: &[u8]) {
-    for message in messages(2, data) {
+    for message in messages(2, data).into_iter().chain(messages(4, data)) {
         let Ok(record) = Record::decode(&message, &limits()) else { continue };
         let outcomes = outcomes(&record);
         let mut again = RecordBuilder::new(record.header().clone());
+        if let Some(mark) = record.mark() {
+            again = again.marking(mark.clone());
+        }
         for outcome in &outcomes {
             let Outcome { index, attempt, kind, state, result, failure, retry_at } = outcome.clone();
             let fitted = match state {
@@ -32,7 +35,7 @@ pub fn wire_record(data: &[u8]) {
             assert!(fitted, "what one record held does not fit into another");
         }
         let again = Record::decode(&again.encode(), &Limits::default()).expect("a record that was just written");
-        assert_eq!(again.header(), record.header());
+        assert_eq!((again.header(), again.mark()), (record.header(), record.mark()));
         assert_eq!(self::outcomes(&again), outcomes);
     }
 }

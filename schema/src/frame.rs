@@ -25,6 +25,7 @@ pub(crate) enum Content {
     Batch = 1,
     Record = 2,
     DeadLetter = 3,
+    MarkedRecord = 4,
 }
 
 #[derive(Clone, Copy)]
@@ -131,6 +132,11 @@ fn packed(body: &[u8]) -> Option<Vec<u8>> {
 /// The body of `message`, decompressed and without its content byte. Shares the message's memory if it was not
 /// compressed. Allocates at most `limits.raw_bytes`.
 pub(crate) fn open(message: &Bytes, expected: Content, limits: &Limits) -> Result<Bytes, WireError> {
+    open_one_of(message, &[expected], limits).map(|(_, body)| body)
+}
+
+/// The same for a message that may hold any of `expected`, the first of which it is said to lack: which it is.
+pub(crate) fn open_one_of(message: &Bytes, expected: &[Content], limits: &Limits) -> Result<(Content, Bytes), WireError> {
     if !is_framed(message) {
         return Err(WireError::Magic);
     }
@@ -166,10 +172,10 @@ pub(crate) fn open(message: &Bytes, expected: Content, limits: &Limits) -> Resul
         }
         codec => return Err(WireError::Codec(codec)),
     };
-    match body.first() {
-        Some(&found) if found == expected as u8 => Ok(body.slice(1..)),
-        Some(&found) => Err(WireError::Content { found, expected: expected as u8 }),
-        None => Err(WireError::Malformed("empty body")),
+    let &found = body.first().ok_or(WireError::Malformed("empty body"))?;
+    match expected.iter().find(|expected| **expected as u8 == found) {
+        Some(content) => Ok((*content, body.slice(1..))),
+        None => Err(WireError::Content { found, expected: expected.first().map_or(0, |first| *first as u8) }),
     }
 }
 

@@ -52,6 +52,6 @@ pub use limits::Limits;
 pub use name::NameError;
 pub use outcome::{Failure, PastFailure, State};
 pub use policy::{Backoff, Policy};
-pub use record::{OutcomeView, Record, RecordBuilder, RecordHeader};
+pub use record::{Mark, OutcomeView, Record, RecordBuilder, RecordHeader};
 pub use run_times::{RunTime, RunTimes};
 pub use time::{Millis, now};

@@ -5,6 +5,7 @@
 
 mod builder;
 mod layout;
+mod mark;
 
 use std::sync::Arc;
 
@@ -12,9 +13,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::column::Span;
+use crate::frame::Content;
 use crate::{BatchId, Failure, Format, JobId, Kind, Lane, Limits, Millis, RunId, State, WireError, frame};
 
 pub use builder::RecordBuilder;
+pub use mark::Mark;
 
 /// What all outcomes of a record share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +48,7 @@ pub struct Record {
     slots: Vec<Slot>,
     results: Bytes,
     failures: Vec<Failed>,
+    mark: Option<Mark>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +80,13 @@ impl Record {
     /// # Errors
     /// When the message is not a whole record of a version this program knows, within `limits`.
     pub fn decode(message: &Bytes, limits: &Limits) -> Result<Self, WireError> {
-        layout::decode(&frame::open(message, frame::Content::Record, limits)?, limits)
+        let (content, body) = frame::open_one_of(message, &[Content::Record, Content::MarkedRecord], limits)?;
+        layout::decode(&body, content == Content::MarkedRecord, limits)
+    }
+
+    /// What it marks, if it marks anything.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
     }
 
     /// What all the outcomes share.

@@ -9,7 +9,7 @@ use wf_schema::{Lane, Priority};
 
 use super::Rig;
 use super::names::{key, lane, message, messages, noise, texts};
-use super::patience::{A_WHILE, within};
+use super::patience::{A_WHILE, past_lease, within};
 use super::publish::publish_each;
 use super::schedule::publish_at;
 use super::taker::{Kept, Taker, contents, runs};
@@ -110,6 +110,31 @@ pub async fn nothing_comes_once_credit_is_withdrawn(rig: &dyn Rig) {
     taker.nothing(A_WHILE).await;
     taker.grant(1, MANY);
     assert_eq!(taker.take().await.bytes, "after");
+}
+
+/// A source that is mended goes on with the credit it had, no more and no less, and loses nothing of what was under
+/// way: not what it holds, nor what was settled just before.
+pub async fn a_mended_source_goes_on_with_its_credit(rig: &dyn Rig) {
+    let broker = rig.open().await;
+    let lane = lane();
+    let mut taker = Taker::without_credit(&broker, &lane).await;
+    taker.grant(8, MANY);
+    publish_each(&broker, messages(&lane, 4)).await;
+    let taken = taker.take_many(4).await;
+    taken[..2].iter().for_each(|delivery| delivery.lease.ack());
+    let kept = Kept::new(&broker, &taken[2..]);
+    for _ in 0..3 {
+        taker.mend();
+    }
+    publish_each(&broker, (4..12).map(|n| message(&lane, n.to_string())).collect()).await;
+    let after = taker.take_many(4).await;
+    let _kept_too = Kept::new(&broker, &after);
+    taker.nothing(past_lease(&*broker)).await;
+    drop(kept);
+    taken[2..].iter().chain(&after).for_each(|delivery| delivery.lease.ack());
+    within("settled", broker.settled()).await.unwrap();
+    taker.grant(4, 0);
+    taker.take_many(4).await.iter().for_each(|delivery| delivery.lease.ack());
 }
 
 /// A slow consumer gets no more than its credit, and what it has stays its own for many leases while it renews; a

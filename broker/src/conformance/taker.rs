@@ -43,6 +43,10 @@ impl Taker {
         self.source.withdraw();
     }
 
+    pub(super) fn mend(&mut self) {
+        self.source.mend();
+    }
+
     /// The next delivery, which must come.
     pub(super) async fn take(&mut self) -> Delivery {
         within("a delivery", self.source.next()).await.unwrap()

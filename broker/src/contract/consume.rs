@@ -40,6 +40,11 @@ pub trait DeliverySource: Send + 'static {
     /// sent by then goes back to it at once, to be delivered elsewhere; it may count as delivered once more.
     fn withdraw(&mut self);
 
+    /// Begins the flow anew, over a connection made anew where there is one: for a caller who gets nothing although
+    /// messages wait. Credit stays as it is, and nothing that was delivered or settled is lost by it. Costs a
+    /// reconnection, of everything that shares the connection: not to be called often.
+    fn mend(&mut self);
+
     /// The next delivery. Owned on arrival: its lease runs from then on, so callers take deliveries as they come
     /// and keep them renewed. Waits while the lane is empty or there is no credit. Cancel safe.
     ///

@@ -15,7 +15,7 @@ pub struct LaneStats {
     pub oldest: Option<Millis>,
     /// Who would take more: the requests for messages of this lane that are open and find nothing. One for each source
     /// of this broker object that has credit and waits in vain, at least one for each elsewhere. None while the queue
-    /// is held.
+    /// is held, nor while more waits and as much is in flight as may be.
     pub waiting: u64,
 }
 

@@ -110,6 +110,10 @@ impl DeliverySource for Source {
         self.put_back();
     }
 
+    fn mend(&mut self) {
+        // There is nothing between the store and its sources that could break.
+    }
+
     fn next(&mut self) -> BoxFuture<'_, Delivery> {
         Box::pin(async move {
             loop {

@@ -30,7 +30,7 @@ pub struct DelayProxy {
 }
 
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     began: Instant,
     conditions: Mutex<Arc<Conditions>>,
     /// Counts the changes, so that who carries need not lock to see that there was none.
@@ -63,7 +63,7 @@ impl DelayProxy {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            target,
+            target: Mutex::new(target),
             began: Instant::now(),
             conditions: Mutex::new(Arc::new(conditions)),
             changes: AtomicU64::new(0),
@@ -87,6 +87,11 @@ impl DelayProxy {
     /// The URL of the server behind it.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
+    }
+
+    /// Leads new connections to `target`.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *held(&self.shared.target) = target;
     }
 
     /// Changes the conditions, for connections that live too. What is on its way still arrives as it would have.
@@ -186,7 +191,8 @@ fn pass(near: TcpStream, shared: &Arc<Shared>) {
     // The near side was told at once that it is connected; over a real link it hears that a round trip later.
     let delay = held(&shared.conditions).delay;
     std::thread::sleep(2 * delay);
-    let Ok(far) = TcpStream::connect(shared.target) else { return };
+    let target = *held(&shared.target);
+    let Ok(far) = TcpStream::connect(target) else { return };
     near.set_nodelay(true).ok();
     far.set_nodelay(true).ok();
     let (Ok(one), Ok(other)) = (near.try_clone(), far.try_clone()) else { return };

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -68,6 +69,8 @@ pub struct TestServer {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
+    /// Where it listens for other servers of its cluster, if it does.
+    routes: Arc<AtomicU16>,
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -75,7 +78,7 @@ impl TestServer {
     /// Starts a server and waits until it is ready.
     pub fn start(options: ServerOptions) -> Self {
         let dir = tempfile::Builder::new().prefix("wf-nats-").tempdir().unwrap();
-        let mut server = Self { options, dir, port: 0, child: None, log: Arc::default() };
+        let mut server = Self { options, dir, port: 0, child: None, routes: Arc::default(), log: Arc::default() };
         server.launch();
         server
     }
@@ -90,9 +93,26 @@ impl TestServer {
         format!("nats://{}", self.address())
     }
 
+    /// Where it listens for the other servers of its cluster, which it says a moment after it is ready.
+    pub(super) fn route_address(&self) -> SocketAddr {
+        let begin = Instant::now();
+        loop {
+            match self.routes.load(Ordering::Acquire) {
+                0 if begin.elapsed() > PATIENCE => panic!("the server has no cluster; it says:\n{}", self.log()),
+                0 => std::thread::sleep(Duration::from_millis(5)),
+                port => return (Ipv4Addr::LOCALHOST, port).into(),
+            }
+        }
+    }
+
     /// The id of its process, for signals.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server is not running").id()
+    }
+
+    /// Whether it was started, and not killed or stopped since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Sends it a signal, e.g. `STOP`, `CONT`, `USR2` (lame duck mode).
@@ -162,10 +182,10 @@ impl TestServer {
             .unwrap_or_else(|error| panic!("{} does not start: {error}", nats_server().display()));
         let (told, ready) = channel();
         let stderr = child.stderr.take().unwrap();
-        let log = self.log.clone();
+        let (log, routes) = (self.log.clone(), self.routes.clone());
         self.child = Some(child);
         // Reads to the end, so that the server never waits for its log to be read.
-        std::thread::spawn(move || follow(BufReader::new(stderr), &log, &told));
+        std::thread::spawn(move || follow(BufReader::new(stderr), &log, &routes, &told));
         match ready.recv_timeout(PATIENCE) {
             Ok(port) => self.port = port,
             Err(_) => panic!("the server is not ready after {PATIENCE:?}; it says:\n{}", self.log()),
@@ -175,11 +195,13 @@ impl TestServer {
 }
 
 /// Keeps the log's last lines, and tells the port once the server is ready.
-fn follow(lines: impl BufRead, log: &Mutex<VecDeque<String>>, ready: &Sender<u16>) {
+fn follow(lines: impl BufRead, log: &Mutex<VecDeque<String>>, routes: &AtomicU16, ready: &Sender<u16>) {
     let mut port = None;
     for line in lines.lines().map_while(Result::ok) {
-        if let Some((_, address)) = line.split_once("Listening for client connections on ") {
-            port = address.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        let listens = |what: &str| line.split_once(what)?.1.trim().rsplit(':').next()?.parse().ok();
+        port = listens("Listening for client connections on ").or(port);
+        if let Some(port) = listens("Listening for route connections on ") {
+            routes.store(port, Ordering::Release);
         }
         if line.contains("Server is ready")
             && let Some(port) = port

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Failed, RecordHeader, layout};
+use super::{Failed, Mark, RecordHeader, layout};
 use crate::{Failure, Kind, Limits, Millis, State, column, frame};
 
 /// Kept free below what a reader takes, in bytes: for the header, a full table of kinds and the last outcome's numbers.
@@ -24,6 +24,7 @@ pub struct RecordBuilder {
     pub(super) failures: Vec<u8>,
     /// Whether outcome n is of job n at its first attempt, for all of them.
     pub(super) plain: bool,
+    pub(super) mark: Option<Mark>,
 }
 
 impl RecordBuilder {
@@ -41,7 +42,15 @@ impl RecordBuilder {
             results: Vec::new(),
             failures: Vec::new(),
             plain: true,
+            mark: None,
         }
+    }
+
+    /// Marks what its writer begins next. Of [`Mark::Jobs`] at most as many as a message may have.
+    #[must_use]
+    pub fn marking(mut self, mark: Mark) -> Self {
+        self.mark = Some(mark);
+        self
     }
 
     /// The number of outcomes.

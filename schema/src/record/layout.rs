@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Failed, Record, RecordBuilder, RecordHeader, Slot};
+use super::{Failed, Mark, Record, RecordBuilder, RecordHeader, Slot};
 use crate::column::Span;
 use crate::frame::write;
 use crate::table::Table;
@@ -52,12 +52,20 @@ pub(super) fn encode(record: &RecordBuilder) -> Vec<u8> {
         failures: &record.failures,
     };
     let mut body = Vec::with_capacity(record.raw_len() + 512);
-    body.push(frame::Content::Record as u8);
+    // A record without a mark is what it was before there were any.
+    match &record.mark {
+        None => body.push(frame::Content::Record as u8),
+        Some(mark) => {
+            body.push(frame::Content::MarkedRecord as u8);
+            body = write(mark, body);
+        }
+    }
     write(&columns, body)
 }
 
-pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Record, WireError> {
-    let columns: Columns<'_> = frame::read(body, "the columns of a record")?;
+pub(super) fn decode(body: &Bytes, marked: bool, limits: &Limits) -> Result<Record, WireError> {
+    let (mark, rest) = if marked { read_mark(body, limits)? } else { (None, &body[..]) };
+    let columns: Columns<'_> = frame::read(rest, "the columns of a record")?;
     let count = columns.count as usize;
     // A record in which all completed, plainly, has no column at all: only the limit bounds it.
     if count > limits.jobs {
@@ -74,6 +82,7 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Record, WireError>
         slots: Vec::with_capacity(count),
         results: body.slice_ref(columns.results),
         failures: Vec::new(),
+        mark,
     };
     let kind_of = column::places(columns.kind_of, record.kinds.len(), count)?;
     if !columns.states.is_empty() && columns.states.len() != count {
@@ -116,4 +125,15 @@ pub(super) fn decode(body: &Bytes, limits: &Limits) -> Result<Record, WireError>
         column.end()?;
     }
     if failures.is_empty() { Ok(record) } else { Err(WireError::Malformed("more failures than outcomes that failed")) }
+}
+
+/// The mark that `body` begins with, and the rest.
+fn read_mark<'a>(body: &'a [u8], limits: &Limits) -> Result<(Option<Mark>, &'a [u8]), WireError> {
+    // Before anything is allocated for it: how many jobs it claims to have, if it is of that sort.
+    let claimed = postcard::take_from_bytes::<(u32, u32)>(body).map_or(0, |((sort, count), _)| if sort == 2 { count } else { 0 });
+    if claimed as usize > limits.jobs {
+        return Err(WireError::Limit { what: "the number of marked jobs", value: claimed as usize, limit: limits.jobs });
+    }
+    let (mark, rest) = postcard::take_from_bytes(body).map_err(|_| WireError::Malformed("the mark of a record"))?;
+    Ok((Some(mark), rest))
 }

@@ -114,6 +114,11 @@ fn records_that_contradict_themselves_are_refused() {
     ] {
         assert!(Record::decode(&body.message(), &Limits::default()).is_err(), "{what}");
     }
+    // A mark that claims more jobs than a batch can have, and one of a sort that is none.
+    let many = [&[2, 0xff, 0xff, 0xff, 0x7f][..], &samples::body(&RecordBody::one().message())[1..]].concat();
+    assert!(matches!(Record::decode(&craft::seal(4, &many), &Limits::default()), Err(wf_schema::WireError::Limit { .. })));
+    let other = [&[3][..], &samples::body(&RecordBody::one().message())[1..]].concat();
+    assert!(Record::decode(&craft::seal(4, &other), &Limits::default()).is_err());
     // The run's store, a character, ends up in names at the broker.
     let body = samples::body(&RecordBody::one().message());
     let at = body.iter().position(|b| *b == b'j').unwrap();

@@ -29,10 +29,18 @@ pub(crate) fn dump(message: &[u8]) -> String {
 
 fn fields(bytes: &[u8], from: usize) -> String {
     let mut body = Reading { bytes, at: from, text: String::new() };
-    match body.byte("content (1 batch, 2 record, 3 dead letter)") {
+    match body.byte("content (1 batch, 2 record, 3 dead letter, 4 marked record)") {
         1 => batch(&mut body),
         2 => record(&mut body),
         3 => dead_letter(&mut body),
+        4 => {
+            if body.number("mark (0 nothing, 1 all, 2 jobs)") == 2 {
+                body.list("marked jobs", |r| {
+                    r.number("index");
+                });
+            }
+            record(&mut body);
+        }
         other => panic!("content {other}"),
     }
     assert_eq!(body.at, bytes.len(), "the document leaves bytes unexplained");

@@ -6,8 +6,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use wf_schema::{
-    Backoff, Batch, BatchBuilder, BatchId, DeadLetter, Failure, Format, Header, Job, Kind, Lane, Limits, PastFailure, Policy,
-    Priority, Queue, Record, RecordBuilder, RecordHeader, Remains, RunId, State,
+    Backoff, Batch, BatchBuilder, BatchId, DeadLetter, Failure, Format, Header, Job, Kind, Lane, Limits, Mark, PastFailure,
+    Policy, Priority, Queue, Record, RecordBuilder, RecordHeader, Remains, RunId, State,
 };
 
 use crate::targets::{Seen, jobs};
@@ -137,6 +137,10 @@ fn outcomes() -> impl Strategy<Value = Vec<Outcome>> {
     })
 }
 
+fn mark() -> impl Strategy<Value = Option<Mark>> {
+    option::of(prop_oneof![Just(Mark::Nothing), Just(Mark::All), vec(any::<u32>(), 0..60).prop_map(Mark::Jobs)])
+}
+
 proptest! {
     #[test]
     fn a_batch((open, seen) in fresh(0..60)) {
@@ -180,8 +184,11 @@ proptest! {
     }
 
     #[test]
-    fn a_record(header in record_header(), outcomes in outcomes()) {
+    fn a_record(header in record_header(), mark in mark(), outcomes in outcomes()) {
         let mut record = RecordBuilder::new(header.clone());
+        if let Some(mark) = &mark {
+            record = record.marking(mark.clone());
+        }
         for o in &outcomes {
             let fitted = match o.state {
                 State::Completed => record.completed(o.index, o.attempt, &o.kind, &o.result),
@@ -193,7 +200,7 @@ proptest! {
         let message = record.encode();
         prop_assert!(message.len() <= raw_len + 1_000);
         let record = Record::decode(&message, &Limits::default()).unwrap();
-        prop_assert_eq!(record.header(), &header);
+        prop_assert_eq!((record.header(), record.mark()), (&header, mark.as_ref()));
         prop_assert_eq!(record.len(), outcomes.len());
         for (read, o) in record.iter().zip(&outcomes) {
             prop_assert_eq!((read.id().batch, read.id().index, read.attempt()), (header.batch, o.index, o.attempt));

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use wf_schema::{
-    Backoff, Batch, BatchBuilder, DeadLetter, Failure, Format, Header, Job, Kind, Lane, Limits, PastFailure, Policy, Priority,
-    Queue, Record, RecordBuilder, RecordHeader, Remains, RunId, State,
+    Backoff, Batch, BatchBuilder, DeadLetter, Failure, Format, Header, Job, Kind, Lane, Limits, Mark, PastFailure, Policy,
+    Priority, Queue, Record, RecordBuilder, RecordHeader, Remains, RunId, State,
 };
 
 /// 2026-11-22T09:30:00Z.
@@ -29,6 +29,8 @@ pub(crate) fn all() -> Vec<Sample> {
         sample("record-completed", "wire_record", completed(false)),
         sample("record-results", "wire_record", completed(true)),
         sample("record-failures", "wire_record", failures()),
+        sample("record-marked", "wire_record", marked(Mark::Jobs(vec![2, 700]))),
+        sample("record-marked-all", "wire_record", marked(Mark::All)),
         sample("dead-jobs", "dead_letter", letter(Remains::Jobs(retried()))),
         sample("dead-raw", "dead_letter", letter(raw())),
     ]
@@ -126,6 +128,14 @@ fn failures() -> Bytes {
     record.encode()
 }
 
+/// What was settled, and what is begun next.
+fn marked(mark: Mark) -> Bytes {
+    let add = Kind::new("math_add").unwrap();
+    let mut record = RecordBuilder::new(record_header()).marking(mark);
+    assert!(record.completed(1, 1, &add, b""));
+    record.encode()
+}
+
 fn raw() -> Remains {
     Remains::Raw {
         failure: Failure::new("undecodable", "the checksum does not match"),
@@ -170,7 +180,8 @@ pub(crate) fn describe(target: &str, message: &Bytes) -> String {
                     o.retry_at()
                 )
             });
-            format!("{:?}\n{}", record.header(), outcomes.collect::<String>())
+            let mark = record.mark().map(|mark| format!("marks {mark:?}\n")).unwrap_or_default();
+            format!("{:?}\n{mark}{}", record.header(), outcomes.collect::<String>())
         }
         _ => format!("{:?}\n", DeadLetter::decode(message, &limits).unwrap()),
     }
