@@ -11,6 +11,7 @@ mod check;
 mod clock;
 mod disk;
 mod evidence;
+mod faketime;
 mod handlers;
 mod journal;
 mod load;

@@ -28,12 +28,12 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Of the NATS server at `url`.
+    /// Of the NATS server at `url`, or of several of a cluster, with commas.
     ///
     /// # Errors
     /// When it cannot be reached.
     pub(crate) async fn of(url: &str) -> anyhow::Result<Self> {
-        let client = async_nats::connect(url).await.context("the server cannot be reached")?;
+        let client = async_nats::connect(url.split(',').collect::<Vec<_>>()).await.context("the server cannot be reached")?;
         let context = jetstream::ContextBuilder::new().timeout(PATIENCE).build(client);
         Ok(Self { context, clock: Clock::new() })
     }

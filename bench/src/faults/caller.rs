@@ -40,7 +40,7 @@ impl Caller {
         Ok(Self::Http { client, base: format!("http://{address}/v1/jobs") })
     }
 
-    /// Publishes to the NATS server at `url`, as `nats pub -J` does: each message is awaited until it is stored.
+    /// Publishes to the NATS server at `url` (several of a cluster, with commas), as `nats pub -J` does: each message is awaited until it is stored.
     ///
     /// # Errors
     /// When it cannot be reached.
@@ -50,7 +50,7 @@ impl Caller {
             .max_reconnects(None)
             .ping_interval(Duration::from_secs(1))
             .reconnect_delay_callback(|_| Duration::from_millis(fastrand::u64(50..200)));
-        let client = options.connect(url).await?;
+        let client = options.connect(url.split(',').collect::<Vec<_>>()).await?;
         let context =
             async_nats::jetstream::ContextBuilder::new().timeout(CONNECT).ack_timeout(Duration::from_secs(5)).build(client);
         Ok(Self::Wire(context))

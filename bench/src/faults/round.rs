@@ -90,7 +90,7 @@ async fn through(scenario: &Scenario, site: &mut Site) -> anyhow::Result<Finding
     evidence.add_journals(&site.folder)?;
     match site.setup.store {
         Store::Embedded => Box::pin(add_embedded(&site.url, &mut evidence)).await?,
-        Store::Server(_) => Archive::of(&site.url).await?.add_to(&mut evidence).await?,
+        _ => Archive::of(&site.url).await?.add_to(&mut evidence).await?,
     }
     let mut findings = check(&evidence);
     findings.stuck += strays.len() as u64;
@@ -101,8 +101,8 @@ async fn through(scenario: &Scenario, site: &mut Site) -> anyhow::Result<Finding
 /// Waits until everything that was accepted has its outcome and nothing is under way any more, or nothing happens.
 async fn settle(site: &mut Site) -> anyhow::Result<()> {
     let archive = match site.setup.store {
-        Store::Server(_) => Some(Archive::of(&site.url).await?),
         Store::Embedded => None,
+        _ => Some(Archive::of(&site.url).await?),
     };
     let (mut seen, mut since) = (None, Instant::now());
     loop {

@@ -6,9 +6,12 @@ use super::setup::Setup;
 use super::site::Site;
 
 mod broker;
+mod clocks;
+mod cluster;
 mod handlers;
 mod links;
 mod nodes;
+mod spool;
 
 /// A kind of misfortune.
 pub(crate) struct Scenario {
@@ -27,7 +30,18 @@ pub(crate) struct Scenario {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Scenario> {
-    [broker::scenarios(), nodes::scenarios(), links::scenarios(), handlers::scenarios()].into_iter().flatten().collect()
+    [
+        broker::scenarios(),
+        nodes::scenarios(),
+        links::scenarios(),
+        handlers::scenarios(),
+        cluster::scenarios(),
+        clocks::scenarios(),
+        spool::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// For what can be played everywhere.

@@ -26,15 +26,15 @@ pub(crate) const SETTINGS: &[(&str, &str)] = &[
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) store: Store,
-    /// Of the broker's store, or of whatever the scenario puts there, in bytes.
+    /// The size of a disk of its own, in bytes: the spool is on it, if there is one, else the broker's store.
     pub(crate) disk: Option<u64>,
+    /// Whether ingest has a spool.
+    pub(crate) spool: bool,
+    /// Whether the wall clocks of ingest and executors can be moved.
+    pub(crate) moving_clocks: bool,
     pub(crate) executors: usize,
     /// In addition to what all rounds have.
     pub(crate) settings: Vec<(&'static str, String)>,
-    /// Of ingest alone.
-    pub(crate) ingest_settings: Vec<(&'static str, String)>,
-    /// Of the nodes that run jobs or take them over HTTP.
-    pub(crate) environment: Vec<(String, String)>,
     pub(crate) mix: Mix,
     pub(crate) conditions: Conditions,
     /// Calls per second and producer.
@@ -48,6 +48,8 @@ pub(crate) struct Setup {
 pub(crate) enum Store {
     /// At a nats-server with these lines of configuration, synced to disk before it answers; on the disk if there is one.
     Server(String),
+    /// In a cluster of three, three times, and without links that the scenario could cut.
+    Cluster,
     /// In the one process that takes jobs and runs them; on the disk if there is one.
     Embedded,
 }
@@ -57,10 +59,10 @@ impl Default for Setup {
         Self {
             store: Store::Server(String::new()),
             disk: None,
+            spool: false,
+            moving_clocks: false,
             executors: 2,
             settings: Vec::new(),
-            ingest_settings: Vec::new(),
-            environment: Vec::new(),
             mix: Mix::default(),
             conditions: Conditions::default(),
             rate: 20.0,

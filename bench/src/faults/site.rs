@@ -9,12 +9,13 @@ use anyhow::Context;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use wf_nats::testing::{DelayProxy, ServerOptions, TestServer};
+use wf_nats::testing::{DelayProxy, ServerOptions, TestCluster, TestServer};
 
 use super::caller::Caller;
 use super::clock::Clock;
 use super::disk::Disk;
 use super::evidence::{Disturbance, Whom};
+use super::faketime;
 use super::journal::Journal;
 use super::load::{Load, produce};
 use super::process::{Node, Plan};
@@ -26,6 +27,7 @@ pub(crate) struct Site {
     pub(crate) folder: PathBuf,
     pub(crate) setup: Setup,
     server: Option<TestServer>,
+    cluster: Option<TestCluster>,
     near: Option<DelayProxy>,
     far: Option<DelayProxy>,
     disk: Option<Disk>,
@@ -52,33 +54,56 @@ impl Site {
     /// When something does not start.
     pub(crate) async fn open(setup: Setup, folder: &Path, seed: u64) -> anyhow::Result<Self> {
         let disk = setup.disk.map(|bytes| Disk::mount(folder, bytes)).transpose()?;
-        let server = match &setup.store {
-            Store::Server(lines) => Some(tokio::task::block_in_place(|| TestServer::start(options(lines, disk.as_ref())))),
-            Store::Embedded => None,
-        };
+        let on_disk = disk.as_ref().map_or(folder, Disk::path);
+        let (mut server, mut cluster) = (None, None);
+        let mut url = format!("embedded:{}", on_disk.join("embedded").display());
+        match &setup.store {
+            Store::Server(lines) => {
+                let options = options(lines, disk.as_ref().filter(|_| !setup.spool));
+                let started = tokio::task::block_in_place(|| TestServer::start(options));
+                url = started.url();
+                server = Some(started);
+            }
+            Store::Cluster => {
+                // Here and now, for this cannot go from thread to thread.
+                let starting = || tokio::runtime::Handle::current().block_on(TestCluster::start(3, ""));
+                let started = tokio::task::block_in_place(starting);
+                url = started.urls().join(",");
+                cluster = Some(started);
+            }
+            Store::Embedded => {}
+        }
         let link = |server: &TestServer| DelayProxy::with(server.address(), setup.conditions.clone());
         let [near, far] = [server.as_ref().map(link), server.as_ref().map(link)];
-        let embedded = format!("embedded:{}", disk.as_ref().map_or(folder, Disk::path).join("embedded").display());
-        let url = server.as_ref().map_or(embedded, TestServer::url);
         let through = |link: &Option<DelayProxy>| link.as_ref().map_or_else(|| url.clone(), DelayProxy::url);
         let plan = |name: String, role: &'static str, link: &Option<DelayProxy>| {
             let settings = SETTINGS.iter().map(|(key, value)| format!("{key}={value}"));
             let settings = settings.chain(setup.settings.iter().map(|(key, value)| format!("{key}={value}")));
             let arguments = settings.chain([format!("executor.name={name}")]).collect();
-            let (folder, environment) = (folder.to_owned(), setup.environment.clone());
+            let clock = setup.moving_clocks.then(|| faketime::environment(&clock_file(folder, &name)));
+            let (folder, environment) = (folder.to_owned(), clock.unwrap_or_default());
             Plan { name, role, url: through(link), arguments, environment, folder }
         };
-        let mut ingest = plan("ingest".into(), if server.is_some() { "ingest" } else { "serve" }, &near);
-        ingest.arguments.extend(setup.ingest_settings.iter().map(|(key, value)| format!("{key}={value}")));
+        let alone = setup.store == Store::Embedded;
+        let executors_here = if alone { 0 } else { setup.executors };
+        if setup.moving_clocks {
+            for name in (1..=executors_here).map(executor_name).chain(["ingest".to_owned(), "library".to_owned()]) {
+                faketime::set(&clock_file(folder, &name), 0)?;
+            }
+        }
+        let mut ingest = plan("ingest".into(), if alone { "serve" } else { "ingest" }, &near);
+        if setup.spool {
+            ingest.arguments.push(format!("ingest.spool={}", on_disk.join("spool").display()));
+        }
         let ingest = Node::start(ingest).await?;
         let mut executors = Vec::new();
-        for n in 1..=if server.is_some() { setup.executors } else { 0 } {
-            executors.push(Node::start(plan(format!("executor-{n}"), "executor", &far)).await?);
+        for n in 1..=executors_here {
+            executors.push(Node::start(plan(executor_name(n), "executor", &far)).await?);
         }
         let mut callers = vec![("http", Caller::http(ingest.address()?)?)];
         let mut library = None;
-        if let (Some(link), false) = (&near, setup.http_only) {
-            callers.push(("wire", Caller::wire(&link.url()).await?));
+        if !alone && !setup.http_only {
+            callers.push(("wire", Caller::wire(&through(&near)).await?));
             let mut plan = plan("library".into(), "producer", &near);
             let (mix, seed) = (serde_json::to_string(&setup.mix)?, seed ^ 0x11b);
             plan.arguments.extend([format!("--mix={mix}"), format!("--seed={seed}"), format!("--rate={}", setup.rate)]);
@@ -98,6 +123,7 @@ impl Site {
             folder,
             setup,
             server,
+            cluster,
             near,
             far,
             disk,
@@ -135,6 +161,14 @@ impl Site {
     /// When there is none here.
     pub(crate) fn server(&mut self) -> anyhow::Result<&mut TestServer> {
         self.server.as_mut().context("no server here")
+    }
+
+    /// The cluster.
+    ///
+    /// # Errors
+    /// When there is none here.
+    pub(crate) fn cluster(&mut self) -> anyhow::Result<&mut TestCluster> {
+        self.cluster.as_mut().context("no cluster here")
     }
 
     /// The link of the producers and of ingest.
@@ -190,6 +224,14 @@ impl Site {
         ended
     }
 
+    /// Moves the clock of the node called `name` to so many seconds from the true time.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub(crate) fn set_clock(&self, name: &str, seconds: i64) -> std::io::Result<()> {
+        faketime::set(&clock_file(&self.folder, name), seconds)
+    }
+
     /// The nodes.
     pub(crate) fn nodes(&mut self) -> impl Iterator<Item = &mut Node> {
         std::iter::once(&mut self.ingest).chain(&mut self.executors)
@@ -197,8 +239,16 @@ impl Site {
 
     /// What the server said last.
     pub(crate) fn server_log(&self) -> Option<String> {
-        self.server.as_ref().map(TestServer::log)
+        self.server.as_ref().map(TestServer::log).or_else(|| self.cluster.as_ref().map(TestCluster::log))
     }
+}
+
+fn executor_name(n: usize) -> String {
+    format!("executor-{n}")
+}
+
+fn clock_file(folder: &Path, node: &str) -> PathBuf {
+    folder.join(format!("{node}.clock"))
 }
 
 fn options(lines: &str, disk: Option<&Disk>) -> ServerOptions {
