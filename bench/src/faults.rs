@@ -24,16 +24,18 @@ mod setup;
 mod site;
 mod tally;
 
-use std::path::{Path, PathBuf};
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use futures::StreamExt;
-use futures::stream;
+use futures::FutureExt;
+use tokio::task::JoinSet;
 
 use crate::tell;
-use round::play;
+use round::{Outcome, play};
 use scenario::Scenario;
 use tally::Tally;
 
@@ -82,17 +84,28 @@ pub(crate) async fn faults(args: &FaultsArgs) -> anyhow::Result<()> {
     let scenarios: Vec<Arc<Scenario>> = known.into_iter().filter(wanted).map(Arc::new).collect();
     std::fs::create_dir_all(&args.keep).with_context(|| format!("nothing can be kept in {}", args.keep.display()))?;
     let mut tally = Tally::new(args.rounds, args.seed, args.small, args.at_once);
+    let mut rounds = JoinSet::new();
     tokio::select! {
-        played = play_all(&scenarios, args, &mut tally) => played?,
+        played = play_all(&scenarios, args, &mut tally, &mut rounds) => played?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             tally.interrupted();
         }
     }
+    // Every round takes its processes along; none is left when this is done.
+    rounds.shutdown().await;
     tally.finish(args.json.as_deref())
 }
 
-async fn play_all(scenarios: &[Arc<Scenario>], args: &FaultsArgs, tally: &mut Tally) -> anyhow::Result<()> {
+/// A round that is over: what was played, from which seed, and what came of it.
+type Played = (Arc<Scenario>, u64, anyhow::Result<Outcome>);
+
+async fn play_all(
+    scenarios: &[Arc<Scenario>],
+    args: &FaultsArgs,
+    tally: &mut Tally,
+    rounds: &mut JoinSet<Played>,
+) -> anyhow::Result<()> {
     let mut playable = Vec::new();
     for scenario in scenarios {
         match (scenario.unavailable)() {
@@ -101,13 +114,21 @@ async fn play_all(scenarios: &[Arc<Scenario>], args: &FaultsArgs, tally: &mut Ta
         }
     }
     let progress = tally::progress(playable.len() as u64 * args.rounds);
-    let rounds = (0..args.rounds).flat_map(|round| playable.iter().map(move |scenario| (scenario.clone(), round)));
-    let played = rounds.map(|(scenario, round)| {
-        let (seed, small, keep) = (args.seed.wrapping_add(round), args.small, args.keep.clone());
-        async move { (scenario.clone(), seed, one(scenario, seed, small, keep).await) }
-    });
-    let mut played = stream::iter(played).buffer_unordered(args.at_once.into());
-    while let Some((scenario, seed, outcome)) = played.next().await {
+    let mut next = (0..args.rounds).flat_map(|round| playable.iter().map(move |scenario| (scenario.clone(), round)));
+    loop {
+        while rounds.len() < usize::from(args.at_once)
+            && let Some((scenario, round)) = next.next()
+        {
+            let (seed, small, keep) = (args.seed.wrapping_add(round), args.small, args.keep.clone());
+            rounds.spawn(async move {
+                // Whatever fails in it fails alone, also when it panics: its parts come from tests.
+                let outcome = AssertUnwindSafe(Box::pin(play(&scenario, seed, small, &keep))).catch_unwind().await;
+                let outcome = outcome.unwrap_or_else(|panic| Err(anyhow::anyhow!("panicked: {}", text(&*panic))));
+                (scenario, seed, outcome)
+            });
+        }
+        let Some(played) = rounds.join_next().await else { break };
+        let (scenario, seed, outcome) = played.context("the harness failed")?;
         progress.inc(1);
         progress.suspend(|| tally.add(&scenario, seed, outcome));
     }
@@ -115,9 +136,7 @@ async fn play_all(scenarios: &[Arc<Scenario>], args: &FaultsArgs, tally: &mut Ta
     Ok(())
 }
 
-/// One round in a task of its own, so that whatever fails in it fails alone, and rounds share the cores.
-async fn one(scenario: Arc<Scenario>, seed: u64, small: bool, keep: PathBuf) -> anyhow::Result<round::Outcome> {
-    let playing = tokio::spawn(async move { Box::pin(play(&scenario, seed, small, keep.as_path() as &Path)).await });
-    let abort = tokio_util::task::AbortOnDropHandle::new(playing);
-    abort.await.context("the harness failed")?
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }

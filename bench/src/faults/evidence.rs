@@ -25,6 +25,8 @@ pub(crate) struct Evidence {
     pub(crate) end: u64,
     /// The lease of the factory.
     pub(crate) lease: u64,
+    /// How much longer than a lease nothing may happen: a redelivery is noticed and on its way, a leader elected.
+    pub(crate) margin: u64,
     /// How long the longest job takes.
     pub(crate) longest_job: u64,
 }

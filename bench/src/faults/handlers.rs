@@ -41,7 +41,7 @@ pub(crate) fn registry(journal: &Arc<Journal>) -> Registry {
             async move {
                 begin(&journal, &context, &task)?;
                 if context.attempt() <= task.fails {
-                    std::panic::panic_any("as it was told");
+                    std::panic::resume_unwind(Box::new("as it was told"));
                 }
                 end(&journal, &context, &task)
             }

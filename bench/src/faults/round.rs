@@ -83,6 +83,7 @@ async fn through(scenario: &Scenario, site: &mut Site) -> anyhow::Result<Finding
     let mut evidence = Evidence {
         end,
         lease: LEASE.as_millis() as u64,
+        margin: site.setup.store.margin(),
         longest_job: site.setup.mix.longest_ms,
         disturbances: site.disturbances.clone(),
         ..Evidence::default()

@@ -54,6 +54,18 @@ pub(crate) enum Store {
     Embedded,
 }
 
+impl Store {
+    /// How much longer than a lease nothing may happen, in milliseconds.
+    pub(crate) fn margin(&self) -> u64 {
+        match self {
+            // A group of servers takes 4 to 9 s to elect another leader, and each stream and each consumer is a group.
+            Self::Cluster => 14_000,
+            // A redelivery is noticed when the next request for batches comes, and those stay open for 3 s.
+            _ => 4_000,
+        }
+    }
+}
+
 impl Default for Setup {
     fn default() -> Self {
         Self {

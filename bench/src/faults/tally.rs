@@ -142,6 +142,7 @@ impl Tally {
             "faults",
             "jobs",
             "accepted",
+            "unknown",
             "completed",
             "dead",
             "lost",
@@ -182,8 +183,17 @@ impl Tally {
 impl Row {
     fn cells(&self) -> Vec<String> {
         let found = &self.findings;
-        let counts =
-            [self.rounds, self.faults, found.jobs, found.accepted, found.completed, found.dead, found.lost, found.duplicated];
+        let counts = [
+            self.rounds,
+            self.faults,
+            found.jobs,
+            found.accepted,
+            found.unknown,
+            found.completed,
+            found.dead,
+            found.lost,
+            found.duplicated,
+        ];
         let more = [found.repeated, found.doubled, found.reordered, found.stuck, found.false_accepts, found.false_errors];
         let counts = counts.into_iter().chain(more).map(|count| count.to_string());
         let recovery = format!("{:.1}", found.recovery_ms as f64 / 1e3);

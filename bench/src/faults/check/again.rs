@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use wf_schema::{BatchId, JobId, RunId, State};
 
 use super::Findings;
-use crate::faults::evidence::{Evidence, Run, Whom};
+use crate::faults::evidence::{Disturbance, Evidence, Run, Whom};
 
 /// How long after the last of its jobs a batch may need to be settled and acknowledged, in milliseconds: two round
 /// trips to a busy broker on a busy machine.
@@ -45,8 +45,8 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         let settled = records.first().map(|(_, at)| *at);
         for pair in again.windows(2) {
             let excuse = match settled {
-                Some(at) if at < pair[1].begun => judge.zombie(pair[1], at),
-                _ => judge.cut_off(pair[0], pair[1]) || judge.zombie(pair[1], pair[0].begun),
+                Some(at) if at < pair[1].begun => judge.zombie(pair[0], pair[1], at),
+                _ => judge.cut_off(pair[0], pair[1]) || judge.zombie(pair[0], pair[1], pair[0].begun),
             };
             if excuse {
                 findings.repeated += 1;
@@ -120,19 +120,17 @@ impl<'a> Judge<'a> {
         disturbances.any(|disturbance| disturbance.from <= settling)
     }
 
-    /// Whether `run` may have begun although the job was run or settled at `since`: its node was disturbed, and had no
-    /// time to be fenced afterwards; or it took the batch over just then, from one that was.
-    fn zombie(&self, run: &Run, since: u64) -> bool {
+    /// Whether `again` may have begun although `run` had begun, or was settled, at `since`: its node was disturbed, and
+    /// had no time to be fenced afterwards; or it took the batch over just then, from a node that was.
+    fn zombie(&self, run: &Run, again: &Run, since: u64) -> bool {
         let unfenced = self.evidence.longest_job + UNFENCED;
-        let disturbances = self.evidence.disturbances.iter();
-        let free = disturbances
-            .filter(|disturbance| disturbance.reaches(&run.node) && disturbance.from <= run.begun)
-            .map(|disturbance| disturbance.until)
-            .max();
-        let taken_over = self.evidence.disturbances.iter().any(|disturbance| {
-            disturbance.whom != Whom::Producers && disturbance.from <= run.begun && disturbance.until + unfenced >= since
-        });
-        free.is_some_and(|free| run.begun <= free.max(since) + unfenced) || (taken_over && run.begun <= since + unfenced)
+        // One that was over long before has nothing to do with it.
+        let recent = |d: &&Disturbance| d.from <= again.begun && d.until.saturating_add(unfenced) >= since;
+        self.evidence.disturbances.iter().filter(recent).any(|disturbance| {
+            let own = disturbance.reaches(&again.node) && again.begun <= disturbance.until.max(since).saturating_add(unfenced);
+            let taken_over = disturbance.reaches(&run.node) && again.begun <= since + unfenced;
+            own || taken_over
+        })
     }
 
     fn broker_disturbed_before(&self, at: u64) -> bool {

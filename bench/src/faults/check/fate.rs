@@ -35,6 +35,11 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
             findings.false_accepts += u64::from(traceless);
             let trace = if traceless { "and there is no trace of it" } else { "was begun and has no outcome" };
             findings.say(|| format!("lost: {key}, accepted by {place} at {at}, {trace}"));
+        } else if evidence.waiting.contains(key) && !outcomes.contains_key(key) {
+            // Nobody was promised anything, but it is there, and should have run by now.
+            findings.unknown += 1;
+            findings.stuck += 1;
+            findings.say(|| format!("stuck: {key}, not known to be accepted ({:?}), waits at the broker", asked.told));
         } else if asked.refused() {
             if begun.contains(key) || outcomes.contains_key(key) {
                 findings.false_errors += 1;

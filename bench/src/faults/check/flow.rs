@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use super::Findings;
 use crate::faults::evidence::Evidence;
 
-/// What is added to the lease before standing still counts, in milliseconds: a redelivery is noticed and on its way.
-const MARGIN: u64 = 4_000;
 /// How far jobs out of a spool may change places, in milliseconds, at both ends.
 const ROUGHLY: u64 = 3_000;
 
@@ -23,7 +21,7 @@ fn stand_stills(evidence: &Evidence, outcomes: &BTreeMap<&str, u64>, findings: &
     let mut moments: Vec<u64> = evidence.runs.iter().map(|run| run.begun).chain(ends).chain([evidence.end]).collect();
     moments.extend(evidence.disturbances.iter().map(|disturbance| disturbance.until));
     moments.sort_unstable();
-    for pair in moments.windows(2).filter(|pair| pair[1] - pair[0] > evidence.lease + MARGIN) {
+    for pair in moments.windows(2).filter(|pair| pair[1] - pair[0] > evidence.lease + evidence.margin) {
         let [from, until] = [pair[0], pair[1]];
         let disturbed = evidence.disturbances.iter().any(|disturbance| disturbance.from < until && disturbance.until > from);
         let runs = |key: &str| {

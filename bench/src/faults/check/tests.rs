@@ -11,7 +11,7 @@ use crate::faults::journal::Told;
 struct Story(Evidence);
 
 fn story() -> Story {
-    Story(Evidence { lease: 3_000, end: 60_000, longest_job: 100, ..Evidence::default() })
+    Story(Evidence { lease: 3_000, margin: 4_000, end: 60_000, longest_job: 100, ..Evidence::default() })
 }
 
 fn id(key: &str) -> JobId {

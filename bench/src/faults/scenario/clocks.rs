@@ -6,20 +6,30 @@ use futures::future::BoxFuture;
 use super::Scenario;
 use crate::faults::evidence::Whom;
 use crate::faults::faketime;
+use crate::faults::order::Mix;
 use crate::faults::setup::Setup;
 use crate::faults::site::Site;
 
 const HOUR: i64 = 3_600;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario {
-        name: "clock-steps",
-        about: "the wall clocks of ingest, of a producer and of executors step by an hour, either way",
-        small: true,
-        setup: |_| Setup { moving_clocks: true, ..Setup::default() },
-        strike: steps,
-        unavailable: faketime::unavailable,
-    }]
+    let stepping =
+        |name, about, small, setup| Scenario { name, about, small, setup, strike: steps, unavailable: faketime::unavailable };
+    vec![
+        stepping(
+            "clock-steps",
+            "the wall clocks of ingest, of a producer and of executors step by an hour, either way",
+            true,
+            |_| {
+                let mix = Mix { failing: 0, hopeless: 0, panicking: 0, later: 0, ..Mix::default() };
+                Setup { moving_clocks: true, mix, ..Setup::default() }
+            },
+        ),
+        stepping("clock-steps-retries", "the same, with jobs that fail and jobs for later", false, |_| Setup {
+            moving_clocks: true,
+            ..Setup::default()
+        }),
+    ]
 }
 
 fn steps(site: &mut Site) -> BoxFuture<'_, anyhow::Result<()>> {

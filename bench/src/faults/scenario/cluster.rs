@@ -2,14 +2,17 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use wf_nats::testing::TestCluster;
 
 use super::{Scenario, anywhere};
 use crate::faults::evidence::Whom;
 use crate::faults::setup::{Setup, Store};
 use crate::faults::site::Site;
 
-/// The stream that is struck.
+/// The stream whose leader is struck.
 const JOBS: &str = "WF_JOBS";
+/// All of them.
+const STREAMS: &[&str] = &[JOBS, "WF_LATER", "WF_RESULTS", "WF_DEAD", "KV_WF_STATE"];
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let of_cluster =
@@ -64,8 +67,12 @@ fn rolling(site: &mut Site) -> BoxFuture<'_, anyhow::Result<()>> {
 async fn restart(site: &mut Site, n: usize) -> anyhow::Result<()> {
     let cluster = site.cluster()?;
     tokio::task::block_in_place(|| cluster.restart(n));
-    waited(cluster.in_step(JOBS));
+    in_step(cluster);
     Ok(())
+}
+
+fn in_step(cluster: &TestCluster) {
+    STREAMS.iter().for_each(|stream| waited(cluster.in_step(stream)));
 }
 
 /// What `future` comes to. Here and now, for it cannot go from thread to thread.
@@ -82,7 +89,7 @@ fn minority(site: &mut Site) -> BoxFuture<'_, anyhow::Result<()>> {
             site.pause(1_000..=8_000).await;
             let cluster = site.cluster()?;
             cluster.rejoin(n);
-            waited(cluster.in_step(JOBS));
+            in_step(cluster);
             site.over(ongoing);
             site.pause(500..=2_000).await;
         }
