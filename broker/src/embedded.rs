@@ -19,6 +19,7 @@ mod later;
 mod message;
 mod oldest;
 mod open_error;
+mod opens;
 mod options;
 mod outcomes;
 mod pauses;

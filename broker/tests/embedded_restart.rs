@@ -103,6 +103,16 @@ async fn what_was_delivered_comes_again_as_the_same_run() {
 }
 
 #[tokio::test]
+async fn each_life_of_the_broker_counts_as_a_delivery() {
+    let home = tempfile::tempdir().unwrap();
+    open(home.path()).publish(message("one")).await.unwrap();
+    // What ends the broker each time, unheard, is not what comes for the second time for ever.
+    for life in 1..=4 {
+        assert_eq!(next(&open(home.path()), &Lane::default()).await.delivered, life + 1);
+    }
+}
+
+#[tokio::test]
 async fn dropping_it_loses_nothing_that_was_asked() {
     let home = tempfile::tempdir().unwrap();
     let broker = open(home.path());

@@ -34,9 +34,13 @@ impl Charge {
 
     /// Its turn has come, and it has `jobs` to begin.
     pub(crate) fn open(&mut self, jobs: usize, divisible: bool) {
-        (self.stage, self.opened, self.divisible) = (Stage::Opened, Some(Instant::now()), divisible);
+        (self.opened, self.divisible) = (Some(Instant::now()), divisible);
         self.advance(0, 0, jobs);
-        self.node.account(|credit, _| credit.opened(self.desk.id, jobs));
+        // Once, however often a batch that is run with care has another turn.
+        if self.stage == Stage::Unopened {
+            self.stage = Stage::Opened;
+            self.node.account(|credit, _| credit.opened(self.desk.id, jobs));
+        }
     }
 
     /// Of its jobs so many were begun, so many of these run, and so many could not be begun yet.
@@ -61,9 +65,9 @@ impl Charge {
 
     /// All jobs have started, or never will.
     pub(crate) fn started(&mut self) {
+        self.advance(0, 0, 0);
         if matches!(self.stage, Stage::Opened | Stage::Ending) {
             let stage = std::mem::replace(&mut self.stage, Stage::Started);
-            self.advance(0, 0, 0);
             self.node.account(|credit, at| credit.started(self.desk.id, stage, at));
         }
     }

@@ -58,6 +58,7 @@ mod settle;
 mod stats;
 pub mod stock;
 mod surplus;
+mod suspicion;
 
 pub use context::JobContext;
 pub use drain::DrainReport;

@@ -162,7 +162,7 @@ impl Session {
         self.dead.load(Ordering::SeqCst)
     }
 
-    fn die(&self) {
+    pub(crate) fn die(&self) {
         self.dead.store(true, Ordering::SeqCst);
         self.died.notify_one();
     }

@@ -35,6 +35,10 @@ pub(crate) struct Node {
     pub(crate) slots: Arc<Semaphore>,
     /// One for each batch whose records may be read before its turn.
     pub(crate) lookups: Arc<Semaphore>,
+    /// One: for the jobs that something is known against, of whatever batch.
+    pub(crate) suspects: Arc<Semaphore>,
+    /// What all records that this node writes have in common, and no other node's.
+    token: u32,
     /// The jobs that could be begun if there were slots.
     unstarted: AtomicUsize,
     /// A round trip to the broker, in microseconds.
@@ -70,6 +74,8 @@ impl Node {
             registry,
             slots: Arc::new(Semaphore::new(options.slots())),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            suspects: Arc::new(Semaphore::new(1)),
+            token: fastrand::u32(..),
             unstarted: AtomicUsize::new(0),
             distance: AtomicU64::new(0),
             renewals: Arc::new(Renewals::default()),
@@ -97,6 +103,16 @@ impl Node {
         let desk = Arc::new(Desk::new(lane, id, cores.min(self.options.slots())));
         desks.lanes.push(desk.clone());
         Some(desk)
+    }
+
+    /// A token for one who writes records here.
+    pub(crate) fn writer(&self) -> u64 {
+        u64::from(self.token) << 32 | u64::from(fastrand::u32(..))
+    }
+
+    /// Whether `writer` was made here.
+    pub(crate) fn is_own(&self, writer: u64) -> bool {
+        writer >> 32 == u64::from(self.token)
     }
 
     /// Hands out whatever credit there is.

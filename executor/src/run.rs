@@ -1,5 +1,6 @@
 //! One delivery, from its turn to its settling.
 
+mod careful;
 mod jobs;
 mod measured;
 mod stride;
@@ -64,7 +65,14 @@ async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge:
             return bury_whole(node, delivery, held, &error).await;
         }
     };
-    let (mut settling, settled) = Settling::take_up(node.clone(), work.clone(), held, delivery.delivered).await?;
+    let (mut settling, settled, suspicion) = Settling::take_up(node.clone(), work.clone(), held, delivery.delivered).await?;
+    let care = suspicion.asks_for_care(delivery.delivered);
+    let skipped = settled.iter().filter(|settled| **settled).count();
+    count_up(&node.tally.skipped, skipped as u64);
+    if care {
+        drop(place);
+        return careful::run(node, &work, settling, settled, &suspicion, &mut charge).await;
+    }
     let turn = match again {
         true => {
             let turn = unless_unwanted(node, &charge, charge.desk.turns.clone()).await;
@@ -73,13 +81,8 @@ async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge:
         }
         false => Some(place),
     };
-    let Some(turn) = turn else {
-        settling.release();
-        return Ok(());
-    };
+    let Some(turn) = turn else { return settling.release().await };
     settling.begin();
-    let skipped = settled.iter().filter(|settled| **settled).count();
-    count_up(&node.tally.skipped, skipped as u64);
     tracing::debug!(batch = %work.header.id, jobs = work.batch.len(), skipped, delivered = delivery.delivered, "begun");
     let mut jobs = Jobs::new(node.clone(), work, settling, settled, charge.hand.clone());
     jobs.run(turn, &mut charge).await?;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 use wf_broker::{Broker, BrokerError, Version};
-use wf_schema::{Record, RecordBuilder, RecordHeader, State, WireError, now};
+use wf_schema::{Mark, Record, RecordBuilder, RecordHeader, State, WireError, now};
 
 use crate::intake::Work;
 use crate::node::Node;
@@ -29,6 +29,7 @@ use crate::patience::insist;
 use crate::publication::plan;
 use crate::renew::Held;
 use crate::stats::count_up;
+use crate::suspicion::Suspicion;
 
 /// How many publications of one record are under way at once.
 const TOGETHER: usize = 16;
@@ -64,6 +65,10 @@ pub(crate) struct Settling {
     version: Version,
     /// When it was last settled up to.
     since: Instant,
+    /// Whether it was delivered before.
+    again: bool,
+    /// Whether jobs are marked on record as begun by us.
+    marked: bool,
 }
 
 /// A record that stands in the log and whose publications may be missing.
@@ -71,13 +76,22 @@ pub(crate) struct Settling {
 struct Appended(Option<Record>);
 
 impl Settling {
-    /// Takes the run up where its last holder left it: which places are settled already.
-    pub(crate) async fn take_up(node: Arc<Node>, work: Arc<Work>, held: Held, delivered: u64) -> Result<(Self, Vec<bool>), Lost> {
-        let since = Instant::now();
+    /// Takes the run up where its last holder left it: which places are settled already, and what is known against the
+    /// others.
+    pub(crate) async fn take_up(
+        node: Arc<Node>,
+        work: Arc<Work>,
+        held: Held,
+        delivered: u64,
+    ) -> Result<(Self, Vec<bool>, Suspicion), Lost> {
+        let (since, again) = (Instant::now(), delivered > 1);
         let mut settled = vec![false; work.len()];
-        let mut this = Self { node, work, held, writer: fastrand::u64(..), step: 0, version: Version::NONE, since };
-        if delivered > 1 {
+        let mut suspicion = Suspicion::default();
+        let writer = node.writer();
+        let mut this = Self { node, work, held, writer, step: 0, version: Version::NONE, since, again, marked: false };
+        if again {
             let log = this.log().await?;
+            suspicion = Suspicion::read(&log.records, &this.work, |writer| this.node.is_own(writer));
             for outcome in log.records.iter().flat_map(Record::iter) {
                 if let Some(place) = this.work.place_of(outcome.index()) {
                     settled[place] = true;
@@ -86,7 +100,16 @@ impl Settling {
             (this.step, this.version) = (log.steps, log.version);
             this.publish(Appended(log.records.into_iter().last())).await?;
         }
-        Ok((this, settled))
+        Ok((this, settled, suspicion))
+    }
+
+    /// Says on record what is begun next, before it is.
+    pub(crate) async fn mark(&mut self, mark: Mark) -> Result<(), Lost> {
+        self.marked = mark != Mark::Nothing;
+        let record = RecordBuilder::new(self.header()).marking(mark);
+        // It obliges to nothing.
+        let Appended(_) = self.append(&[], record.encode()).await?;
+        Ok(())
     }
 
     /// Its jobs begin: only from now on there is something to settle.
@@ -116,9 +139,14 @@ impl Settling {
     }
 
     /// Steps 1 and 2 for the last `outcomes` of the run, if they need them, and step 3.
+    ///
+    /// Without a record there is no fence, so an ack alone may come from one who was overtaken, in two ways that lose
+    /// nothing: all jobs of the run have completed, at *its* hands. Who overtook it runs them once more, and may find
+    /// the message gone. But of a run that was delivered before, records may be missing from what was read (a replica may
+    /// lag), and with them retries that nobody has published; then only the append tells, and there is always one.
     pub(crate) async fn finish(mut self, outcomes: &[Outcome]) -> Result<(), Lost> {
         let plain = |o: &Outcome| matches!(o.end, End::Completed(_)) && !self.work.wants_outcome(o.place as usize);
-        let quick = self.since.elapsed() <= self.node.options.checkpoint_interval() + Duration::from_millis(100);
+        let quick = !self.again && self.since.elapsed() <= self.node.options.checkpoint_interval() + Duration::from_millis(100);
         if quick && outcomes.iter().all(plain) {
             // Nothing to say but that all is done, which the ack says by itself, at whatever holder's hands.
             self.node.tally.settled(outcomes.iter().map(Outcome::state));
@@ -130,15 +158,21 @@ impl Settling {
         Ok(())
     }
 
-    /// Gives the run back as far as it is committed; the next holder does the rest.
-    pub(crate) fn release(self) {
+    /// Gives the run back as far as it is committed; the next holder does the rest. From one who was overtaken this
+    /// takes the run from its new holder and gives it to a third: each takes up what is on record, and of those who
+    /// append one is fenced.
+    pub(crate) async fn release(mut self) -> Result<(), Lost> {
+        if self.marked {
+            // Before the release, or whoever has it next would think that it was lost here.
+            self.mark(Mark::Nothing).await?;
+        }
         self.held.release();
         count_up(&self.node.tally.released, 1);
+        Ok(())
     }
 
-    /// As many of `outcomes` as fit into one record of about `size` bytes, at least one, and their number.
-    fn compose(&self, outcomes: &[Outcome], size: usize) -> (Bytes, usize) {
-        let mut record = RecordBuilder::new(RecordHeader {
+    fn header(&self) -> RecordHeader {
+        RecordHeader {
             batch: self.work.header.id,
             run: self.work.run,
             step: self.step,
@@ -147,7 +181,12 @@ impl Settling {
             at: now(),
             lane: self.work.lane.clone(),
             format: self.work.header.format,
-        });
+        }
+    }
+
+    /// As many of `outcomes` as fit into one record of about `size` bytes, at least one, and their number.
+    fn compose(&self, outcomes: &[Outcome], size: usize) -> (Bytes, usize) {
+        let mut record = RecordBuilder::new(self.header());
         let mut count = 0;
         for outcome in outcomes {
             // Outcomes are made for places that are there; one for none has nothing to say.

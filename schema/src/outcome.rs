@@ -60,7 +60,7 @@ impl fmt::Display for State {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     /// What sort of failure: the handler's own word, or one of `panic`, `timeout`, `no_handler`, `bad_args`, `expired`,
-    /// `undecodable`.
+    /// `undecodable`, `executor_lost`.
     #[serde(rename = "type")]
     pub kind: String,
     /// What happened.

@@ -13,6 +13,7 @@ mod flat_memory;
 mod following;
 mod http;
 mod knobs;
+mod lives;
 mod resume;
 mod run;
 mod sharing;

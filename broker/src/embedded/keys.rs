@@ -19,6 +19,8 @@ pub(super) type IdHash = u128;
 pub(super) const STORE_ID: &[u8] = b"store";
 /// `Space::Meta`: up to where the sequence is taken.
 pub(super) const SEQUENCE: &[u8] = b"sequence";
+/// `Space::Meta`: where the sequence stood when the store was opened the last times.
+pub(super) const OPENS: &[u8] = b"opens";
 /// `Space::Meta`: how many records and bytes the outcome log has.
 pub(super) const OUTCOME_SIZE: &[u8] = b"outcomes";
 

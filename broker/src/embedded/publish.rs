@@ -9,16 +9,20 @@ use super::core::RETRY_AFTER;
 use super::keys::{self, IdHash};
 use super::lanes::{Entry, Lanes, weight};
 use super::message::{self, Header};
+use super::opens::Opens;
 use super::store::{KeyRange, Space, Store, each_key};
 use super::writer::{Round, Writer};
 use super::{Embedded, OpenCause, recent};
 use crate::{BoxFuture, BrokerError, Message, Publish, Result, Stored};
 
-/// The messages of the store wait again. Whether one was delivered before is not stored; each counts as if it was,
-/// because who takes a redelivery for a first delivery would run it twice.
+/// The messages of the store wait again. Whether one was delivered before is not stored; each counts as if it was once
+/// in each life of the broker, because who takes a redelivery for a first delivery would run it twice, and who takes
+/// the tenth for the second would let it end the broker's life as often.
 pub(super) fn restore(store: &dyn Store, lanes: &mut Lanes) -> Result<(), OpenCause> {
+    let opens = Opens::add(store)?;
     each_key(store, Space::Messages, KeyRange::all(), |key| {
         let (lane, entry) = keys::read_message(key, 1)?;
+        let entry = Entry { delivered: opens.since(entry.sequence).max(1), ..entry };
         lanes.reserve(&lane, weight(entry.size));
         lanes.arrive(&lane, entry, None);
         Ok(())

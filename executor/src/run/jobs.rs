@@ -419,19 +419,29 @@ impl Jobs {
 
     /// Settles what is done, and acknowledges the batch if that is all of it.
     pub(super) async fn settle(mut self) -> Result<(), Lost> {
-        self.measured.tell(&self.work, &self.node.run_times);
-        if let Some(commit) = self.committing.take() {
-            let (settling, result) = commit.await;
-            result?;
-            self.settling = Some(settling);
-        }
-        // It is only ever away while it commits.
-        let Some(mut settling) = self.settling.take() else { return Ok(()) };
+        let Some(mut settling) = self.settling().await? else { return Ok(()) };
         if self.whole() {
             return settling.finish(&self.done).await;
         }
         settling.commit(&self.done).await?;
-        settling.release();
-        Ok(())
+        settling.release().await
+    }
+
+    /// Settles what is done, for one who goes on with the run; and whether that is all of it.
+    pub(super) async fn hand_back(mut self) -> Result<Option<(Settling, bool)>, Lost> {
+        let Some(mut settling) = self.settling().await? else { return Ok(None) };
+        settling.commit(&self.done).await?;
+        Ok(Some((settling, self.whole())))
+    }
+
+    /// The settling, once nothing is being committed. It is only ever away while it commits.
+    async fn settling(&mut self) -> Result<Option<Settling>, Lost> {
+        self.measured.tell(&self.work, &self.node.run_times);
+        if let Some(commit) = self.committing.take() {
+            let (settling, result) = commit.await;
+            result?;
+            return Ok(Some(settling));
+        }
+        Ok(self.settling.take())
     }
 }

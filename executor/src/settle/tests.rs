@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod poison;
 mod split;
 mod world;
 
@@ -16,7 +17,13 @@ use super::*;
 use crate::model::{Fault, Session};
 
 fn deeds() -> impl Strategy<Value = Deed> {
-    prop_oneof![3 => Just(Deed::Complete), 3 => Just(Deed::Fail), 1 => Just(Deed::FailForGood), 1 => Just(Deed::Panic)]
+    prop_oneof![
+        6 => Just(Deed::Complete),
+        6 => Just(Deed::Fail),
+        2 => Just(Deed::FailForGood),
+        2 => Just(Deed::Panic),
+        1 => Just(Deed::Kill),
+    ]
 }
 
 fn scripts() -> impl Strategy<Value = Script> {

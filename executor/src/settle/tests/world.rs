@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::FutureExt as _;
+use futures::future::FusedFuture as _;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use wf_broker::{Delivery, Message, Publish};
@@ -20,6 +22,8 @@ pub(super) enum Deed {
     Fail,
     FailForGood,
     Panic,
+    /// Its executor dies.
+    Kill,
 }
 
 /// What a job does: this at each attempt, from the first, and then completes; after so many milliseconds each time.
@@ -42,7 +46,7 @@ impl Script {
         (1..=self.max_attempts)
             .find_map(|attempt| match self.deed(attempt) {
                 Deed::Complete => Some((attempt, State::Completed)),
-                Deed::FailForGood => Some((attempt, State::Discarded)),
+                Deed::FailForGood | Deed::Kill => Some((attempt, State::Discarded)),
                 _ if attempt == self.max_attempts => Some((attempt, State::Discarded)),
                 _ => None,
             })
@@ -103,10 +107,11 @@ impl World {
 
     fn node(&self, session: &Arc<Session>, run: RunId, hand: &Arc<Mutex<Option<Arc<Hand>>>>) -> Arc<Node> {
         let (hand, splitting, here) = (hand.clone(), self.splitting, Arc::new(Mutex::new(0)));
+        let dying = session.clone();
         let (scripts, started, store, batch) = (self.scripts.clone(), self.started.clone(), self.store.clone(), self.batch);
         let registry = stock::register(Registry::new()).register("scripted", move |context: JobContext, index: u32| {
             let (script, started, store) = (scripts[index as usize].clone(), started.clone(), store.clone());
-            let (hand, here) = (hand.clone(), here.clone());
+            let (hand, here, dying) = (hand.clone(), here.clone(), dying.clone());
             async move {
                 let id = (context.id().index, context.attempt());
                 assert_eq!((context.id().batch, id.0), (batch, index), "a job keeps its id");
@@ -136,6 +141,10 @@ impl World {
                     Deed::Fail => Err(JobFailure::retryable("fail", "as the script says")),
                     Deed::FailForGood => Err(JobFailure::permanent("fail", "as the script says")),
                     Deed::Panic => panic!("as the script says"),
+                    Deed::Kill => {
+                        dying.die();
+                        std::future::pending().await
+                    }
                 }
             }
         });
@@ -145,15 +154,36 @@ impl World {
 
     /// Runs `delivery` until it ends or its executor dies.
     pub(super) async fn live(&self, session: &Arc<Session>, delivery: Delivery) -> (Arc<Node>, bool) {
+        self.live_until(session, delivery, |_| std::future::pending()).await
+    }
+
+    /// The same with something that happens meanwhile.
+    pub(super) async fn live_until<M>(
+        &self,
+        session: &Arc<Session>,
+        delivery: Delivery,
+        meanwhile: impl FnOnce(Arc<Node>) -> M,
+    ) -> (Arc<Node>, bool)
+    where
+        M: Future<Output = ()>,
+    {
         let hand = Arc::default();
         let node = self.node(session, delivery.run, &hand);
         let desk = node.open(delivery.lane.clone()).unwrap();
         node.take(&desk, delivery);
         *hand.lock() = desk.hands().pop();
         node.runs.close();
-        tokio::select! {
-            () = node.runs.wait() => {}
-            () = session.died.notified() => {}
+        {
+            let mut meanwhile = std::pin::pin!(meanwhile(node.clone()).fuse());
+            let (ended, died) = (node.runs.wait(), session.died.notified());
+            tokio::pin!(ended, died);
+            loop {
+                tokio::select! {
+                    () = &mut ended => break,
+                    () = &mut died => break,
+                    () = &mut meanwhile, if !meanwhile.is_terminated() => {}
+                }
+            }
         }
         // What a crash leaves of an executor.
         node.phases.gone.cancel();
@@ -181,12 +211,16 @@ impl World {
         let store = self.store.lock();
         let records = store.records(self.batch);
         let mut dead: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut given_up: BTreeSet<u32> = BTreeSet::new();
         for letter in store.letters() {
             let jobs = letter.jobs(&Limits::default()).unwrap().expect("jobs died, not messages");
             for job in jobs.iter() {
                 let history = job.history();
                 let attempts: Vec<_> = history.iter().map(|past| past.attempt).collect();
                 assert_eq!(attempts, (1..=job.attempt()).collect::<Vec<_>>(), "a dead job tells all its failures");
+                if history.last().is_some_and(|last| last.failure.kind == "executor_lost") {
+                    given_up.insert(job.index());
+                }
                 assert!(dead.insert(job.index(), job.attempt()).is_none(), "job {} is buried twice", job.index());
             }
         }
@@ -198,6 +232,13 @@ impl World {
         for (index, script) in self.scripts.iter().enumerate() {
             let index = index as u32;
             let (last, state) = script.end();
+            let kills = script.deed(last) == Deed::Kill;
+            if given_up.contains(&index) && !kills {
+                // As often as this by chance is as good as guilty.
+                assert!(self.crashes >= 5, "job {index} is innocent, after {} crashes", self.crashes);
+                continue;
+            }
+            assert!(!kills || given_up.contains(&index), "job {index} kills");
             let runs = |attempt| started.iter().filter(move |(i, a, _)| (*i, *a) == (index, attempt)).map(|(_, _, run)| *run);
             for attempt in 1..=last {
                 let times = runs(attempt).count();
