@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use wf_schema::{BatchBuilder, BatchId, Format, Header, Lane, Millis};
 
 use crate::batcher::{Incoming, Place};
-use crate::{BatchOptions, IdRange, PublishError, Publisher};
+use crate::{BatchOptions, IdRange, PublishError, Published, Publisher, StoredIn};
 
 /// Jobs in the batches that they travel in.
 #[derive(Debug)]
@@ -121,21 +121,22 @@ impl Parcel {
     }
 
     /// Publishes what is for now, all of it or nothing, and then what is for later. Publishing the same parcel again
-    /// is deduplicated as far as the broker remembers.
-    pub(crate) async fn publish(&self, publisher: &Publisher) -> Result<(), PublishError> {
+    /// is deduplicated as far as the broker remembers. Tells where it is.
+    pub(crate) async fn publish(&self, publisher: &Publisher) -> Result<StoredIn, PublishError> {
         let now: Vec<_> = self.parts.iter().filter(|p| p.due.is_none()).map(|p| (p.lane.clone(), &p.batch)).collect();
-        match &now[..] {
-            [] => {}
-            [(lane, batch)] => drop(publisher.publish(lane.clone(), batch).await?),
-            _ => drop(publisher.publish_all(&now).await?),
-        }
+        let published = match &now[..] {
+            [] => Published::default(),
+            [(lane, batch)] => publisher.publish(lane.clone(), batch).await?,
+            _ => publisher.publish_all(&now).await?,
+        };
         let mut sending = Vec::new();
         for part in &self.parts {
             if let Some(due) = part.due {
                 sending.push(publisher.send_at(part.lane.clone(), due, &part.batch).await?);
             }
         }
-        try_join_all(sending).await.map(drop)
+        let later = try_join_all(sending).await?;
+        Ok(later.iter().chain([&published]).map(Published::stored).max().unwrap_or_default())
     }
 
     fn open(&mut self, id: BatchId, lane: &Lane, format: Format, due: Option<Millis>) -> usize {

@@ -13,6 +13,7 @@ use wf_broker::Broker;
 use wf_schema::{Job, JobError, JobId, Kind, Limits, Policy, now};
 
 use crate::batcher::Incoming;
+use crate::breaker::Breaker;
 use crate::schedule;
 use crate::{EnqueueError, IdRange, ProducerOptions, Publisher, PublisherStats, Receipt};
 
@@ -65,7 +66,11 @@ pub struct Submitted {
 impl Producer {
     /// Publishes to `broker`. Must be called inside a tokio runtime; the work is done there.
     pub fn new(broker: Arc<dyn Broker>, options: ProducerOptions) -> Self {
-        let publisher = Publisher::new(broker, options.window).patience(options.patience);
+        let breaker = Breaker::new(broker.clone(), options.unreachable_after);
+        let publisher = Publisher::new(broker, options.window).patience(options.patience).guarded(breaker, options.spool.clone());
+        if let Some(spool) = &options.spool {
+            spool.ship(publisher.without_spool());
+        }
         // A job that no message can hold would take its whole batch down with it, so it is refused at the door.
         let largest = publisher.broker().max_message().saturating_sub(ENVELOPE);
         let args_bytes = options.args_limit.min(Limits::default().args_bytes).min(largest);

@@ -21,6 +21,7 @@ use super::jobs::FORM;
 use super::problem::Problem;
 use super::splitter::{Block, Shape, Splitter};
 use super::{HttpState, media};
+use crate::StoredIn;
 use crate::parcel::Parcel;
 use crate::producer::Bulk;
 
@@ -45,10 +46,10 @@ pub(super) async fn post(
     let key = idempotency::key(&headers)?;
     if atomic || key.is_some() {
         let limit = state.options.body_limit.min(state.options.whole_limit as u64);
-        let body = BodyReader::new(&headers, body, limit, state.options.idle_timeout)?.whole().await?;
+        let body = BodyReader::new(&state, &headers, body, limit)?.whole().await?;
         return whole(&state, uri.path(), shape, &body, atomic, key).await;
     }
-    let body = BodyReader::new(&headers, body, state.options.body_limit, state.options.idle_timeout)?;
+    let body = BodyReader::new(&state, &headers, body, state.options.body_limit)?;
     stream(&state, shape, body, media::wants_early_answer(&headers)).await
 }
 
@@ -59,7 +60,7 @@ async fn stream(state: &HttpState, shape: Shape, mut body: BodyReader, early: bo
     let mut bulk = state.producer.bulk(Report::LISTED);
     let mut report = Report::default();
     let stopped = loop {
-        let piece = match body.piece().await {
+        let piece = match body.piece(splitter.held()).await {
             Ok(Some(piece)) => piece,
             Ok(None) => break None,
             Err(problem) => break Some(problem),
@@ -136,20 +137,20 @@ async fn whole(
     if incoming.is_empty() {
         return Ok(report.answer(stopped, false, false));
     }
-    let (parcel, replayed) = match key {
+    let (parcel, stored, replayed) = match key {
         Some(key) => {
             let once = idempotency::publish_once(state, &key, path, body, atomic, &incoming).await?;
-            (once.parcel, once.replayed)
+            (once.parcel, StoredIn::Broker, once.replayed)
         }
         None => {
             let publisher = state.producer.publisher();
             let parcel = Parcel::pack(&incoming, &state.producer.options().batch, publisher.broker().max_message());
             demand_atomic(&parcel)?;
-            parcel.publish(publisher).await?;
-            (parcel, false)
+            let stored = parcel.publish(publisher).await?;
+            (parcel, stored, false)
         }
     };
-    report.list(&parcel, jobs.iter().map(|(index, _)| *index));
+    report.list(&parcel, stored, jobs.iter().map(|(index, _)| *index));
     Ok(report.answer(stopped, false, replayed))
 }
 

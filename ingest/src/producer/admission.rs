@@ -79,6 +79,9 @@ impl Carrier {
         if self.closing.is_cancelled() {
             return Err(EnqueueError::Closed);
         }
+        if let Some(refusal) = self.publisher.refusal() {
+            return Err(refusal.into());
+        }
         let now = self.moment();
         Ok(self.with(|batcher| {
             let jobs = jobs.get(from..).unwrap_or_default();
