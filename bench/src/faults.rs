@@ -35,7 +35,7 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 
 use crate::tell;
-use round::{Outcome, play};
+use round::{Keep, Outcome, play};
 use scenario::Scenario;
 use tally::Tally;
 
@@ -62,6 +62,9 @@ pub(crate) struct FaultsArgs {
     /// Where the journals of rounds with findings are kept.
     #[arg(long, value_name = "FOLDER", default_value_os_t = std::env::temp_dir())]
     keep: PathBuf,
+    /// Keep those of all rounds.
+    #[arg(long)]
+    keep_all: bool,
 }
 
 /// Plays what `args` say.
@@ -119,7 +122,8 @@ async fn play_all(
         while rounds.len() < usize::from(args.at_once)
             && let Some((scenario, round)) = next.next()
         {
-            let (seed, small, keep) = (args.seed.wrapping_add(round), args.small, args.keep.clone());
+            let (seed, small) = (args.seed.wrapping_add(round), args.small);
+            let keep = Keep { folder: args.keep.clone(), all: args.keep_all };
             rounds.spawn(async move {
                 // Whatever fails in it fails alone, also when it panics: its parts come from tests.
                 let outcome = AssertUnwindSafe(Box::pin(play(&scenario, seed, small, &keep))).catch_unwind().await;

@@ -94,7 +94,10 @@ fn faults() {
     for row in played {
         assert_eq!(row["rounds"], 1, "{row}");
         assert!(row["completed"].as_u64().unwrap() > 0, "{row}");
-        for none in ["lost", "duplicated", "stuck", "false_accepts"] {
+        if row["scenario"].as_str().unwrap().starts_with("spool") {
+            assert!(row["spooled"].as_u64().unwrap() > 0, "{row}");
+        }
+        for none in ["lost", "condemned", "duplicated", "stuck", "false_accepts"] {
             assert_eq!(row[none], 0, "{row}");
         }
     }

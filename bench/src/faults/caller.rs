@@ -78,10 +78,12 @@ impl Caller {
 }
 
 /// What is said of a problem.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Problem {
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    detail: String,
 }
 
 async fn post(client: &reqwest::Client, base: &str, orders: &[Order], name: Option<&str>) -> Vec<Told> {
@@ -108,11 +110,13 @@ async fn post(client: &reqwest::Client, base: &str, orders: &[Order], name: Opti
     if status == reqwest::StatusCode::ACCEPTED {
         return accepted(&serde_json::from_slice(&body).unwrap_or_default(), orders.len());
     }
-    let kind = serde_json::from_slice::<Problem>(&body).map_or_else(|_| String::new(), |problem| problem.kind);
-    let kind = kind.rsplit(':').next().unwrap_or_default();
+    let problem = serde_json::from_slice::<Problem>(&body).unwrap_or_default();
+    let kind = problem.kind.rsplit(':').next().unwrap_or_default();
     let why = format!("{} {kind}", status.as_u16());
-    // What these say of a job is that nobody knows: no answer came from the broker, or no answer came from the server.
     match kind {
+        // It was not even tried.
+        _ if problem.detail.ends_with("nothing was stored") => all(Told::Refused { why }),
+        // What these say of a job is that nobody knows: no answer came from the broker, or from the server.
         "" | "broker-unreachable" | "closing" | "internal" => all(Told::Unknown { why }),
         _ => all(Told::Refused { why }),
     }
@@ -146,6 +150,7 @@ async fn enqueue(producer: &Producer, orders: &[Order]) -> Told {
                 // Of several jobs some may have gone before.
                 _ if orders.len() > 1 => false,
                 EnqueueError::Invalid(_) | EnqueueError::Busy { .. } | EnqueueError::Closed => true,
+                EnqueueError::Publish(PublishError::Unreachable { .. }) => true,
                 EnqueueError::Publish(PublishError::Broker(cause)) => !matches!(**cause, BrokerError::Retryable { .. }),
                 _ => false,
             };

@@ -26,12 +26,16 @@ pub(crate) struct Findings {
     pub(crate) jobs: u64,
     /// Those they were told are stored.
     pub(crate) accepted: u64,
+    /// Of these, those that a spool took first.
+    pub(crate) spooled: u64,
     /// Those of which nobody could tell them.
     pub(crate) unknown: u64,
     /// Jobs that a handler brought to their end.
     pub(crate) completed: u64,
     /// Jobs that became dead letters.
     pub(crate) dead: u64,
+    /// Dead letters of jobs that would have succeeded.
+    pub(crate) condemned: u64,
     /// Accepted, and without an outcome or a trace that it waits.
     pub(crate) lost: u64,
     /// Runs that no guarantee excuses.
@@ -60,7 +64,7 @@ pub(crate) struct Findings {
 impl Findings {
     /// Whether a promise was broken.
     pub(crate) fn is_bad(&self) -> bool {
-        self.lost + self.duplicated + self.stuck + self.false_accepts > 0
+        self.lost + self.condemned + self.duplicated + self.stuck + self.false_accepts > 0
     }
 
     fn say(&mut self, words: impl FnOnce() -> String) {
@@ -74,9 +78,11 @@ impl AddAssign for Findings {
     fn add_assign(&mut self, other: Self) {
         self.jobs += other.jobs;
         self.accepted += other.accepted;
+        self.spooled += other.spooled;
         self.unknown += other.unknown;
         self.completed += other.completed;
         self.dead += other.dead;
+        self.condemned += other.condemned;
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.repeated += other.repeated;

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use wf_schema::{Job, JobError, Limits};
 
+/// How the keys of jobs end that can only become dead letters.
+pub(crate) const DOOMED: &str = "!";
+
 /// The args of a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Task {
@@ -110,7 +113,6 @@ impl Orders {
     }
 
     fn order(&mut self) -> Order {
-        let key = format!("{}-{}", self.producer, self.next);
         self.next += 1;
         let (mix, rng) = (&self.mix, &mut self.rng);
         let parts = [mix.quick, mix.slow, mix.blocking, mix.failing, mix.hopeless, mix.panicking, mix.poison, mix.later];
@@ -124,6 +126,9 @@ impl Orders {
                 }
             })
             .unwrap_or_default();
+        // Who reads a dead letter has to see whether its job had it coming.
+        let mark = if matches!(sort, 4 | 6) { DOOMED } else { "" };
+        let key = format!("{}-{}{mark}", self.producer, self.next);
         let quick = Task { key: key.clone(), ms: 0, fails: 0 };
         let long = Task { ms: rng.u64(1..=mix.longest_ms.max(1)), ..quick.clone() };
         let (kind, task) = match sort {

@@ -1,7 +1,7 @@
 //! One round: jobs flow, things are done to those who carry them, then everything has to come to its end, and the
 //! verdict is given.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -20,6 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long jobs flow before and after what is done to them, in milliseconds.
 const FLOW: std::ops::RangeInclusive<u64> = 500..=1_500;
 
+/// What is kept of rounds.
+pub(crate) struct Keep {
+    /// Where the journals go.
+    pub(crate) folder: PathBuf,
+    /// Also of rounds without findings.
+    pub(crate) all: bool,
+}
+
 /// What a round came to.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -35,9 +43,9 @@ pub(crate) struct Outcome {
 ///
 /// # Errors
 /// When it could not be played.
-pub(crate) async fn play(scenario: &Scenario, seed: u64, small: bool, keep: &Path) -> anyhow::Result<Outcome> {
+pub(crate) async fn play(scenario: &Scenario, seed: u64, small: bool, keep: &Keep) -> anyhow::Result<Outcome> {
     let began = Instant::now();
-    let folder = tempfile::Builder::new().prefix(&format!("{}-{seed}-", scenario.name)).tempdir_in(keep)?;
+    let folder = tempfile::Builder::new().prefix(&format!("{}-{seed}-", scenario.name)).tempdir_in(&keep.folder)?;
     let setup = (scenario.setup)(small);
     let mut site = match Box::pin(Site::open(setup, folder.path(), seed)).await {
         Ok(site) => site,
@@ -48,6 +56,7 @@ pub(crate) async fn play(scenario: &Scenario, seed: u64, small: bool, keep: &Pat
         Outcome { findings: Findings::default(), kept: None, took: began.elapsed(), disturbances: site.disturbances.len() };
     if let Ok(findings) = &played
         && !findings.is_bad()
+        && !keep.all
     {
         outcome.findings = findings.clone();
         return Ok(outcome);

@@ -94,6 +94,7 @@ impl Site {
         let mut ingest = plan("ingest".into(), if alone { "serve" } else { "ingest" }, &near);
         if setup.spool {
             ingest.arguments.push(format!("ingest.spool={}", on_disk.join("spool").display()));
+            ingest.arguments.push("ingest.unreachable_after=1 s".to_owned());
         }
         let ingest = Node::start(ingest).await?;
         let mut executors = Vec::new();

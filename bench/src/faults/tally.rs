@@ -145,6 +145,7 @@ impl Tally {
             "unknown",
             "completed",
             "dead",
+            "condemned",
             "lost",
             "duplicated",
             "repeated",
@@ -191,6 +192,7 @@ impl Row {
             found.unknown,
             found.completed,
             found.dead,
+            found.condemned,
             found.lost,
             found.duplicated,
         ];

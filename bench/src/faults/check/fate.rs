@@ -7,6 +7,7 @@ use wf_schema::JobId;
 use super::Findings;
 use crate::faults::evidence::Evidence;
 use crate::faults::journal::Told;
+use crate::faults::order::DOOMED;
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     let outcomes = evidence.outcomes();
@@ -17,10 +18,15 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     findings.jobs = evidence.asked.len() as u64;
     findings.dead = evidence.dead.len() as u64;
     findings.completed = (outcomes.keys().filter(|key| !evidence.dead.contains_key(**key))).count() as u64;
+    for key in evidence.dead.keys().filter(|key| !key.ends_with(DOOMED)) {
+        findings.condemned += 1;
+        findings.say(|| format!("condemned: {key} would have succeeded, and is a dead letter"));
+    }
     for (key, asked) in &evidence.asked {
         let key = key.as_str();
         if let Some((at, spool)) = asked.accepted() {
             findings.accepted += 1;
+            findings.spooled += u64::from(spool);
             if outcomes.contains_key(key) {
                 continue;
             }

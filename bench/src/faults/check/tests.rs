@@ -74,11 +74,19 @@ fn accepted_without_an_outcome_is_lost_and_without_a_trace_a_false_accept() {
 
 #[test]
 fn a_dead_letter_is_an_outcome_and_what_waits_is_stuck_not_lost() {
-    let mut story = story().accepted("a", 10).accepted("b", 10);
-    story.0.dead.insert("a".into(), 50);
+    let mut story = story().accepted("a!", 10).accepted("b", 10);
+    story.0.dead.insert("a!".into(), 50);
     story.0.waiting.insert("b".into());
     let found = story.end(100);
     assert_eq!((found.lost, found.dead, found.stuck), (0, 1, 1), "{found:?}");
+}
+
+#[test]
+fn a_dead_letter_of_a_job_that_would_have_succeeded_is_a_broken_promise() {
+    let mut story = story().accepted("a", 10);
+    story.0.dead.insert("a".into(), 50);
+    let found = story.end(100);
+    assert_eq!((found.condemned, found.lost, found.is_bad()), (1, 0, true), "{found:?}");
 }
 
 #[test]
