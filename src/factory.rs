@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wf_broker::{Broker, BrokerError};
 use wf_executor::{Executor, ExecutorError, Registry};
-use wf_ingest::{Outcome, Producer, wait_for_outcome};
+use wf_ingest::{Outcome, Producer, ProducerOptions, Spool, SpoolError, wait_for_outcome};
 use wf_schema::JobId;
 use wf_schema::config::{Config, ConfigError, Loader};
 
@@ -18,6 +18,7 @@ pub struct Factory {
     config: Config,
     broker: Arc<dyn Broker>,
     tuner: Tuner,
+    spool: Option<Spool>,
 }
 
 /// Why a program cannot take part in a factory.
@@ -30,6 +31,9 @@ pub enum FactoryError {
     /// The broker cannot be opened or reached.
     #[error(transparent)]
     Broker(#[from] BrokerUnavailable),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// The executor cannot be started with these settings.
     #[error(transparent)]
     Options(#[from] OptionsError),
@@ -54,7 +58,8 @@ impl Factory {
     /// When the configuration is wrong, or the broker cannot be opened or reached.
     pub async fn load(loader: &Loader) -> Result<Self, FactoryError> {
         let fitted = Box::pin(fit(loader, loader.load()?, Layout::Make)).await?;
-        Ok(Self { config: fitted.loaded.config, broker: fitted.broker, tuner: fitted.tuner })
+        let spool = settings::open_spool(&fitted.loaded.config).await?;
+        Ok(Self { config: fitted.loaded.config, broker: fitted.broker, tuner: fitted.tuner, spool })
     }
 
     /// Connects as `config` says, and stays with that: a configuration is what was loaded once, so with the profile
@@ -64,12 +69,14 @@ impl Factory {
     /// When the broker cannot be opened or reached.
     pub async fn with(config: Config) -> Result<Self, FactoryError> {
         let broker = Box::pin(connect(&config, Layout::Make)).await?;
-        Ok(Self { config, broker, tuner: Tuner::idle() })
+        let spool = settings::open_spool(&config).await?;
+        Ok(Self { config, broker, tuner: Tuner::idle(), spool })
     }
 
     /// A producer of jobs. Cheap to clone; ask for one, and share it. Must be called inside a tokio runtime.
     pub fn producer(&self) -> Producer {
-        let producer = Producer::new(self.broker.clone(), settings::producer(&self.config).measured(&self.broker));
+        let options = ProducerOptions { spool: self.spool.clone(), ..settings::producer(&self.config) };
+        let producer = Producer::new(self.broker.clone(), options.measured(&self.broker));
         self.tuner.producer(&producer);
         producer
     }
@@ -104,11 +111,17 @@ impl Factory {
         &self.broker
     }
 
-    /// Waits until all acknowledgements are confirmed, and disconnects.
+    /// Closes the spool, if there is one, waits until all acknowledgements are confirmed, and disconnects. Close the
+    /// producers before.
     ///
     /// # Errors
     /// When some were not confirmed in time; the jobs of those may run again.
     pub async fn close(self) -> Result<(), BrokerError> {
+        if let Some(spool) = &self.spool
+            && let Err(error) = spool.close().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the spool was not closed");
+        }
         self.broker.close().await
     }
 }

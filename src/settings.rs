@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wf_broker::EmbeddedOptions;
 use wf_executor::ExecutorOptions;
-use wf_ingest::{BatchOptions, HttpOptions, Patience, ProducerOptions, Window};
+use wf_ingest::{BatchOptions, HttpOptions, Patience, ProducerOptions, Spool, SpoolError, SpoolOptions, Window};
 use wf_nats::{FactorySettings, LinkSettings, NatsOptions};
 use wf_schema::config::{BrokerUrl, Config};
 use wf_schema::{Limits, Queue};
@@ -154,7 +154,24 @@ pub fn raw_bytes_of_a_batch(config: &Config) -> usize {
     config.batch().raw_bytes.as_usize().min(config.batch().wire_bytes.as_usize().saturating_mul(COMPRESSION))
 }
 
-/// For a producer.
+/// Where a producer's jobs go while the broker cannot be reached, if anywhere.
+pub fn spool(config: &Config) -> Option<SpoolOptions> {
+    let ingest = config.ingest();
+    ingest.spool.clone().map(|path| SpoolOptions { path, bytes: ingest.spool_bytes.bytes() })
+}
+
+/// Opens it.
+///
+/// # Errors
+/// When another process has it, or the folder cannot be used.
+pub async fn open_spool(config: &Config) -> Result<Option<Spool>, SpoolError> {
+    match spool(config) {
+        Some(options) => Spool::open(options).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// For a producer, without a spool.
 pub fn producer(config: &Config) -> ProducerOptions {
     let (batch, defaults) = (config.batch(), ProducerOptions::default());
     ProducerOptions {
@@ -168,6 +185,8 @@ pub fn producer(config: &Config) -> ProducerOptions {
         window: window(config),
         room: defaults.room.max(2 * config.publish().window_bytes.as_usize()),
         room_timeout: config.ingest().room_timeout,
+        patience: Patience { away: config.ingest().store_timeout, ..defaults.patience },
+        unreachable_after: config.ingest().unreachable_after,
         args_limit: config.ingest().args_limit.as_usize(),
         ..defaults
     }
@@ -180,6 +199,11 @@ pub fn http(config: &Config) -> HttpOptions {
         body_limit: ingest.body_limit.bytes(),
         header_timeout: ingest.header_timeout,
         idle_timeout: ingest.idle_timeout,
+        body_pace: ingest.body_pace.bytes(),
+        body_timeout: ingest.body_timeout,
+        body_memory: ingest.body_memory.as_usize(),
+        connections: ingest.connections as usize,
+        drain_deadline: ingest.drain_deadline,
         wait_limit: ingest.wait_limit,
         ..HttpOptions::default()
     }

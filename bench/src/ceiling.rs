@@ -49,7 +49,7 @@ fn job(n: u64) -> anyhow::Result<Job<'static>> {
 
 async fn ours(yard: &Yard, jobs: u64, store: bool) -> anyhow::Result<Sample> {
     let factory = yard.factory("local", &[]).await?;
-    let make = |n| job(n).map(|job| if store { job.store_result() } else { job });
+    let make = move |n| job(n).map(|job| if store { job.store_result() } else { job });
     let flowed = work::end_to_end(&factory, &factory, jobs, make).await?;
     factory.close().await?;
     Ok(Sample::rate(jobs, flowed.took).and("batch", "jobs", jobs as f64 / flowed.batches as f64))

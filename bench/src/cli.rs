@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::faults::FaultsArgs;
+use crate::faults::node::FaultNodeArgs;
 use crate::link::LinkArgs;
 use crate::node::NodeArgs;
 
@@ -35,11 +37,16 @@ pub(crate) enum Bench {
     Slow(Options),
     /// Memory of each process while ten million jobs pile up and are drained.
     Backlog(Options),
+    /// Kill, cut, stop and fill what there is while jobs flow, and count what was lost, repeated or stuck.
+    Faults(FaultsArgs),
     /// The link emulator alone: measured, or as a relay to what you like.
     Link(LinkArgs),
     /// A process of a benchmark.
     #[command(hide = true)]
     Node(NodeArgs),
+    /// A process of a round of faults.
+    #[command(hide = true)]
+    FaultNode(FaultNodeArgs),
 }
 
 /// What all benchmarks understand.

@@ -11,6 +11,7 @@
 mod backlog;
 mod ceiling;
 mod cli;
+mod faults;
 mod format;
 mod http;
 mod latency;
@@ -45,9 +46,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// `RUST_LOG`, or only what goes wrong.
+/// `RUST_LOG`, or only what goes wrong; that a server which was killed cannot be reached is not.
 fn filter() -> tracing_subscriber::EnvFilter {
-    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into())
+    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error,async_nats=off".into())
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
@@ -61,8 +62,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Bench::Ceiling(options) => Box::pin(ceiling::ceiling(&options)).await,
             Bench::Slow(options) => Box::pin(slow::slow(&options)).await,
             Bench::Backlog(options) => Box::pin(backlog::backlog(&options)).await,
+            Bench::Faults(args) => Box::pin(faults::faults(&args)).await,
             Bench::Link(args) => Box::pin(link::link(&args)).await,
             Bench::Node(args) => Box::pin(node::node(&args)).await,
+            Bench::FaultNode(args) => Box::pin(faults::node::node(&args)).await,
         }
     });
     // Nothing that is still on its way matters once the report is written.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::task::AbortOnDropHandle;
 use work_factory::{Executor, Factory, Job, JobContext, JobFailure, Producer, Registry};
 
 /// The longest that a measurement may stand still.
@@ -170,16 +171,16 @@ pub(crate) async fn end_to_end(
     near: &Factory,
     far: &Factory,
     jobs: u64,
-    make: impl Fn(u64) -> anyhow::Result<Job<'static>>,
+    make: impl Fn(u64) -> anyhow::Result<Job<'static>> + Send + Sync + 'static,
 ) -> anyhow::Result<Flowed> {
     let check = Arc::new(Check::default());
     let executor = far.executor(registry(&check))?;
     let producer = near.producer();
     let began = Instant::now();
-    let enqueued = enqueue(&producer, jobs, &make);
-    let (enqueued, settled) = tokio::join!(enqueued, settled(&executor, jobs));
-    enqueued?;
-    settled?;
+    // A task of its own, as the callers of a service are.
+    let caller = producer.clone();
+    let enqueued = AbortOnDropHandle::new(tokio::spawn(async move { enqueue(&caller, jobs, &make).await }));
+    tokio::try_join!(async { enqueued.await? }, settled(&executor, jobs))?;
     let took = began.elapsed();
     check.complete(jobs)?;
     let batches = executor.stats().deliveries;

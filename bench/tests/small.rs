@@ -78,3 +78,30 @@ fn latency() {
 fn http() {
     with_jobs("http");
 }
+
+#[test]
+fn faults() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("report.json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wf-bench"));
+    command.args(["faults", "--small", "--at-once", "4", "--json"]).arg(&json).arg("--keep").arg(folder.path());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "faults --small failed:\n{said}");
+    let report: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let played = report["scenarios"].as_array().unwrap();
+    assert!(played.len() >= 15, "{said}");
+    for row in played {
+        assert_eq!(row["rounds"], 1, "{row}");
+        assert!(row["completed"].as_u64().unwrap() > 0, "{row}");
+        if row["scenario"].as_str().unwrap().starts_with("spool") {
+            assert!(row["spooled"].as_u64().unwrap() > 0, "{row}");
+        }
+        for none in ["lost", "condemned", "duplicated", "stuck", "false_accepts"] {
+            assert_eq!(row[none], 0, "{row}");
+        }
+    }
+    for skipped in report["skipped"].as_array().unwrap() {
+        assert!(!skipped["why"].as_str().unwrap().is_empty(), "{skipped}");
+    }
+}

@@ -2,36 +2,31 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 
 use crate::handler::{Args, Attempt, Handler};
+use crate::row::Row;
 use crate::{JobContext, JobFailure};
 
-/// How far an attempt came at once.
-pub(crate) enum Begun {
-    /// To its end.
-    Done(Result<Bytes, JobFailure>),
-    /// It waits for something.
-    Waiting(Attempt),
+/// Begins the jobs of `row`, each looked at at once: an attempt that is done by then costs neither a task nor a timer.
+/// `Some` is one that waits, or the panic of one; there may be more behind it.
+pub(crate) fn begin(handler: &dyn Handler, row: &mut dyn Row) -> Option<Result<Attempt, JobFailure>> {
+    // Nothing of the attempt is looked at after a panic, so whatever state it was left in does not matter.
+    match catch_unwind(AssertUnwindSafe(|| handler.begin(row))) {
+        Ok(waiting) => waiting.map(Ok),
+        Err(panic) => Some(Err(panicked(&*panic))),
+    }
 }
 
-/// Begins an attempt. `poll` looks at once whether it is done, which costs neither a task nor a timer.
-pub(crate) fn begin(handler: &dyn Handler, context: JobContext, args: Args<'_>, poll: bool) -> Begun {
-    // Nothing of the attempt is looked at after a panic, so whatever state it was left in does not matter.
-    let begun = catch_unwind(AssertUnwindSafe(|| {
-        let mut attempt = handler.start(context, args);
-        // Nobody needs to be woken: if it waits, it is polled again from where it then is.
-        let now = if poll { attempt.as_mut().poll(&mut Context::from_waker(Waker::noop())) } else { Poll::Pending };
-        match now {
-            Poll::Ready(result) => Begun::Done(result),
-            Poll::Pending => Begun::Waiting(attempt),
-        }
-    }));
-    begun.unwrap_or_else(|panic| Begun::Done(Err(panicked(&*panic))))
+/// Makes the attempt without looking at it.
+///
+/// # Errors
+/// When the handler panics before there is one.
+pub(crate) fn start(handler: &dyn Handler, context: JobContext, args: Args<'_>) -> Result<Attempt, JobFailure> {
+    catch_unwind(AssertUnwindSafe(|| handler.start(context, args))).map_err(|panic| panicked(&*panic))
 }
 
 /// Brings a waiting attempt to its end, within `limit`.
@@ -61,11 +56,38 @@ mod tests {
     use super::*;
     use crate::{Registry, stock};
 
+    enum Begun {
+        Done(Result<Bytes, JobFailure>),
+        Waiting(Attempt),
+    }
+
+    /// One job in a row.
+    struct Single<'a>(Option<(JobContext, Args<'a>)>, Option<Result<Bytes, JobFailure>>);
+
+    impl Row for Single<'_> {
+        fn next(&mut self) -> Option<(JobContext, Args<'_>)> {
+            self.0.take()
+        }
+
+        fn ended(&mut self, result: Result<Bytes, JobFailure>) {
+            self.1 = Some(result);
+        }
+    }
+
     fn attempt(kind: &str, args: &str, poll: bool) -> Begun {
         let registry = stock::register(Registry::new());
         let context = JobContext::for_test(kind, JobId { batch: BatchId::new(), index: 0 }, 1).unwrap();
-        let handler = registry.get(&Kind::new(kind).unwrap()).unwrap();
-        begin(&**handler, context, Args::new(args.as_bytes(), Format::Json, true), poll)
+        let handler = &**registry.get(&Kind::new(kind).unwrap()).unwrap();
+        let args = Args::new(args.as_bytes(), Format::Json, true);
+        if !poll {
+            return start(handler, context, args).map_or_else(|failure| Begun::Done(Err(failure)), Begun::Waiting);
+        }
+        let mut row = Single(Some((context, args)), None);
+        match begin(handler, &mut row) {
+            None => Begun::Done(row.1.unwrap()),
+            Some(Ok(waiting)) => Begun::Waiting(waiting),
+            Some(Err(failure)) => Begun::Done(Err(failure)),
+        }
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use futures::future::OptionFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wf_schema::Format;
 
+use crate::row::Row;
 use crate::{JobContext, JobFailure};
 
 /// The attempt that a handler makes: its result written in the format of its args, or why it failed.
@@ -20,6 +23,25 @@ pub trait Handler: Send + Sync + 'static {
     /// Makes one attempt. Called and first polled with other jobs waiting behind it: work belongs into the future, and
     /// work that blocks into `tokio::task::spawn_blocking`.
     fn start(&self, context: JobContext, args: Args<'_>) -> Attempt;
+
+    /// Makes attempts at the jobs of `row`, each polled once, until there are no more or one of them waits: then that is
+    /// returned, to be polled again elsewhere.
+    #[doc(hidden)]
+    fn begin(&self, row: &mut dyn Row) -> Option<Attempt> {
+        while let Some((context, args)) = row.next() {
+            let mut attempt = self.start(context, args);
+            match attempt.as_mut().poll(&mut idle()) {
+                Poll::Ready(result) => row.ended(result),
+                Poll::Pending => return Some(attempt),
+            }
+        }
+        None
+    }
+}
+
+/// For a first poll: nobody needs to be woken, for what waits is polled again from where it then is.
+fn idle() -> Context<'static> {
+    Context::from_waker(Waker::noop())
 }
 
 /// A job's args as they came, and what is expected back.
@@ -93,6 +115,11 @@ struct Answer {
 }
 
 impl Answer {
+    /// For the end of a future that was there.
+    fn of<R: Serialize>(self, ended: Option<Result<R, JobFailure>>) -> Result<Bytes, JobFailure> {
+        ended.unwrap_or_else(|| Err(JobFailure::retryable("lost", "the attempt was lost"))).and_then(|result| self.write(&result))
+    }
+
     fn write<R: Serialize>(self, result: &R) -> Result<Bytes, JobFailure> {
         let bad = |error: String| JobFailure::permanent("bad_result", format!("the result cannot be written: {error}"));
         if !self.wanted {
@@ -153,5 +180,27 @@ where
             }
             Err(failure) => Box::pin(std::future::ready(Err(failure))),
         }
+    }
+
+    fn begin(&self, row: &mut dyn Row) -> Option<Attempt> {
+        // One place on the heap for all the futures, until one of them stays in it.
+        let mut place = Box::pin(OptionFuture::from(None));
+        while let Some((context, args)) = row.next() {
+            let answer = Answer { format: args.format, wanted: args.wanted };
+            match args.read() {
+                Ok(args) => place.set(Some((self.run)(context, args)).into()),
+                Err(failure) => {
+                    row.ended(Err(failure));
+                    continue;
+                }
+            }
+            let Poll::Ready(ended) = place.as_mut().poll(&mut idle()) else {
+                return Some(Box::pin(async move { answer.of(place.await) }));
+            };
+            // What it holds is let go before it counts as ended.
+            place.set(None.into());
+            row.ended(answer.of(ended));
+        }
+        None
     }
 }

@@ -78,10 +78,10 @@ impl Work {
         }
     }
 
-    /// Whether the outcome at `place` is to be stored even if it completed. That of a job that was moved always is: what
+    /// Whether the outcome of `job` is to be stored even if it completed. That of a job that was moved always is: what
     /// stands on record is that it has yet to be run.
-    pub(crate) fn wants_outcome(&self, place: usize) -> bool {
-        self.header.hops > 0 || self.batch.get(place).is_none_or(|job| job.policy().store_result)
+    pub(crate) fn keeps(&self, job: &JobView<'_>) -> bool {
+        self.header.hops > 0 || job.policy().store_result
     }
 
     /// Where the job with `index` is.

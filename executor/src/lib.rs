@@ -52,6 +52,7 @@ mod quiet;
 mod registry;
 mod renew;
 mod retry;
+mod row;
 mod run;
 mod run_times;
 mod settle;

@@ -1,10 +1,48 @@
 //! What became of a job in a run, before it is recorded.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use bytes::Bytes;
 use wf_schema::{Failure, Millis, State};
+
+/// The jobs of a run that have ended and are not committed yet. Those of which nobody wants to hear more than that they
+/// completed are mostly all of them, and neighbours: they cost no more than a range.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    plain: Vec<Range<u32>>,
+    others: Vec<Outcome>,
+}
+
+impl Done {
+    /// The job at `place` has completed, and nobody wants its result.
+    pub(crate) fn completed(&mut self, place: usize) {
+        let place = place as u32;
+        match self.plain.last_mut() {
+            Some(last) if last.end == place => last.end += 1,
+            _ => self.plain.push(place..place + 1),
+        }
+    }
+
+    pub(crate) fn push(&mut self, outcome: Outcome) {
+        self.others.push(outcome);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.others.is_empty()
+    }
+
+    /// How many have completed, if that is all there is to say.
+    pub(crate) fn plain(&self) -> Option<u64> {
+        self.others.is_empty().then(|| self.plain.iter().map(|range| range.len() as u64).sum())
+    }
+
+    /// All of them, one by one.
+    pub(crate) fn into_outcomes(self) -> Vec<Outcome> {
+        let plain = self.plain.into_iter().flatten().map(|place| Outcome::completed(place as usize, Bytes::new()));
+        plain.chain(self.others).collect()
+    }
+}
 
 /// The outcome of the job at one place of a [`crate::intake::Work`].
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +128,18 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_that_complete_are_a_range() {
+        let mut done = Done::default();
+        assert!(done.is_empty());
+        [0, 1, 2, 7, 4, 5].into_iter().for_each(|place| done.completed(place));
+        assert_eq!((done.plain(), done.plain.len()), (Some(6), 3));
+        done.push(Outcome::completed(6, Bytes::from_static(b"1")));
+        assert_eq!(done.plain(), None);
+        let places: Vec<u32> = done.into_outcomes().iter().map(|outcome| outcome.place).collect();
+        assert_eq!(places, [0, 1, 2, 7, 4, 5, 6]);
+    }
 
     #[test]
     fn an_answer_says_what_it_was_made_of() {

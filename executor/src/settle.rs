@@ -24,7 +24,7 @@ use wf_schema::{Mark, Record, RecordBuilder, RecordHeader, State, WireError, now
 
 use crate::intake::Work;
 use crate::node::Node;
-use crate::outcome::{End, Outcome};
+use crate::outcome::{Done, End, Outcome};
 use crate::patience::insist;
 use crate::publication::plan;
 use crate::renew::Held;
@@ -138,20 +138,18 @@ impl Settling {
         Ok(())
     }
 
-    /// Steps 1 and 2 for the last `outcomes` of the run, if they need them, and step 3.
+    /// Steps 1 and 2 for the last jobs of the run, if they need them, and step 3.
     ///
     /// Without a record there is no fence, so an ack alone may come from one who was overtaken, in two ways that lose
     /// nothing: all jobs of the run have completed, at *its* hands. Who overtook it runs them once more, and may find
     /// the message gone. But of a run that was delivered before, records may be missing from what was read (a replica may
     /// lag), and with them retries that nobody has published; then only the append tells, and there is always one.
-    pub(crate) async fn finish(mut self, outcomes: &[Outcome]) -> Result<(), Lost> {
-        let plain = |o: &Outcome| matches!(o.end, End::Completed(_)) && !self.work.wants_outcome(o.place as usize);
+    pub(crate) async fn finish(mut self, done: Done) -> Result<(), Lost> {
         let quick = !self.again && self.since.elapsed() <= self.node.options.checkpoint_interval() + Duration::from_millis(100);
-        if quick && outcomes.iter().all(plain) {
+        match done.plain().filter(|_| quick) {
             // Nothing to say but that all is done, which the ack says by itself, at whatever holder's hands.
-            self.node.tally.settled(outcomes.iter().map(Outcome::state));
-        } else {
-            self.commit(outcomes).await?;
+            Some(completed) => count_up(&self.node.tally.completed, completed),
+            None => self.commit(&done.into_outcomes()).await?,
         }
         self.held.ack();
         count_up(&self.node.tally.acked, 1);

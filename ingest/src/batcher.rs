@@ -8,20 +8,24 @@
 //! Everything is bounded: jobs that have not left yet take at most the *room*; what does not fit stays with its
 //! caller.
 
+mod fill;
 #[cfg(test)]
 mod laws;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, JobId, Lane, Limits, Millis};
+use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, Lane, Limits, Millis};
 
 use crate::BatchOptions;
+use crate::group::ArgsRow;
 
 /// What a job in an open batch takes of the room beside its args, and an open batch beside its jobs. Bytes; roughly
 /// what they take in memory.
 const JOB_COST: usize = 64;
 const BATCH_COST: usize = 2_048;
+/// How many full batches of a bulk leave together: sent one by one, each would wake everybody on its way for itself.
+const TOGETHER: usize = 4;
 /// Places that nobody uses at the moment are remembered up to this many, for how well their jobs compress.
 const QUIET_PLACES: usize = 1_024;
 
@@ -42,14 +46,16 @@ pub(crate) struct Moment {
     pub(crate) wall: Millis,
 }
 
-/// A job, with what the batcher must know of it.
+/// Jobs in a row that are alike but for their args, mostly one, with what the batcher must know of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Incoming<'a> {
+    /// What they are like; its own args count for nothing.
     pub(crate) job: &'a Job<'a>,
+    pub(crate) args: ArgsRow<'a>,
     pub(crate) due: Option<Millis>,
-    /// How long it is expected to run; zero if that is not known.
+    /// How long each is expected to run; zero if that is not known.
     pub(crate) run_time: Duration,
-    /// The trace it belongs to. Travels with a job that leaves alone.
+    /// The trace they belong to. Travels with a job that leaves alone.
     pub(crate) trace: Option<&'a str>,
 }
 
@@ -58,9 +64,8 @@ impl Incoming<'_> {
         Place { lane: self.job.lane.clone(), format: self.job.format, due: self.due }
     }
 
-    /// Whether it can share a batch with `other`.
-    fn belongs_with(&self, other: &Self) -> bool {
-        self.job.lane == other.job.lane && self.job.format == other.job.format && self.due == other.due
+    fn is_for(&self, place: &Place) -> bool {
+        self.due == place.due && self.job.lane == place.lane && self.job.format == place.format
     }
 }
 
@@ -94,6 +99,8 @@ pub(crate) struct Batcher<R> {
     /// How many callers are giving many jobs in one go.
     bulks: usize,
     ready: Vec<Closed<R>>,
+    /// When those must leave that are ready; `None` is at once.
+    leave_by: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -131,104 +138,17 @@ impl<R: Default + Clone> Batcher<R> {
             idle: Vec::new(),
             bulks: 0,
             ready: Vec::new(),
+            leave_by: None,
         }
     }
 
-    /// Puts `jobs` into the open batches of their places, in order, as far as there is room: how many. `put` is told the
-    /// number of each among `jobs`, its id, and its batch's receipt.
-    ///
-    /// After a group of jobs, [`Batcher::rest`] must be called.
-    pub(crate) fn take(&mut self, jobs: &[Incoming<'_>], now: Moment, mut put: impl FnMut(usize, JobId, &R)) -> usize {
-        let mut taken = 0;
-        while let Some(first) = jobs.get(taken) {
-            // Neighbours are mostly alike: where they belong is found out once for all of them.
-            let alike = jobs[taken..].iter().take_while(|job| job.belongs_with(first)).count();
-            let before = taken;
-            taken += self.take_alike(&jobs[before..before + alike], now, |at, id, receipt| put(before + at, id, receipt));
-            if taken < before + alike {
-                break;
-            }
-        }
-        taken
-    }
-
-    /// The same for jobs of one place.
-    fn take_alike(&mut self, jobs: &[Incoming<'_>], now: Moment, mut put: impl FnMut(usize, JobId, &R)) -> usize {
-        let Some(place) = jobs.first().map(Incoming::place) else { return 0 };
-        let mut taken = 0;
-        while taken < jobs.len() {
-            match self.fill(&place, jobs, &mut taken, &mut put) {
-                Filled::AllTaken => {}
-                Filled::ToTheBrim => self.close(&place),
-                Filled::WithoutRoom => {
-                    self.make_room(now);
-                    break;
-                }
-                Filled::NeedsAnother => {
-                    if let Some(incoming) = jobs.get(taken) {
-                        self.reopen(&place, incoming, now);
-                    }
-                }
-                // It stays with its caller.
-                Filled::FitsNowhere => {
-                    self.discard(&place);
-                    break;
-                }
-            }
-        }
-        taken
-    }
-
-    /// Puts `jobs` from number `taken` on into the open batch of `place`, until something is in the way.
-    fn fill(
-        &mut self,
-        place: &Place,
-        jobs: &[Incoming<'_>],
-        taken: &mut usize,
-        put: &mut impl FnMut(usize, JobId, &R),
-    ) -> Filled {
-        let ratio = self.ratio;
-        if !self.slots.contains_key(place) {
-            self.slots.insert(place.clone(), Slot { open: None, in_flight: 0, ratio });
-        }
-        let Some(slot) = self.slots.get_mut(place) else { return Filled::WithoutRoom };
-        while let Some(incoming) = jobs.get(*taken) {
-            let args = incoming.job.args.len();
-            let cost = args + JOB_COST;
-            // A batch that was opened for this job has passed already.
-            let others = self.held - slot.open.as_ref().filter(|open| open.batch.is_empty()).map_or(0, |open| open.held);
-            // With nothing held there is room for anything, or a large job could never pass.
-            if others > 0 && others + cost + BATCH_COST > self.room {
-                return Filled::WithoutRoom;
-            }
-            let limits = Thresholds { options: &self.options, arriving: args };
-            let Some(open) = slot.open.as_mut().filter(|open| open.batch.is_empty() || !limits.crowded(open, slot.ratio)) else {
-                return Filled::NeedsAnother;
-            };
-            let Ok(index) = open.batch.push(incoming.job) else {
-                return if open.batch.is_empty() { Filled::FitsNowhere } else { Filled::NeedsAnother };
-            };
-            open.held += cost;
-            open.run_time += incoming.run_time;
-            self.held += cost;
-            self.held_open += cost;
-            self.most_held = self.most_held.max(self.held);
-            put(*taken, JobId { batch: open.batch.header().id, index }, &open.receipt);
-            *taken += 1;
-            if (Thresholds { arriving: 0, ..limits }).full(open, slot.ratio) {
-                return Filled::ToTheBrim;
-            }
-        }
-        Filled::AllTaken
-    }
-
-    /// Closes the batch of `place` if there is one, and opens another for `first`.
-    fn reopen(&mut self, place: &Place, first: &Incoming<'_>, now: Moment) {
-        self.close(place);
+    /// Closes the batch of `place` if there is one, and opens another, for a job of the trace `trace`.
+    fn reopen(&mut self, place: &Place, trace: Option<&str>, now: Moment) {
+        self.close_full(place, now.clock);
         let Some(slot) = self.slots.get_mut(place) else { return };
         let id = (self.new_id)();
         let header = Header { id, enqueued_at: now.wall, due: place.due, format: place.format, hops: 0, trace: None };
-        let trace = first.trace.map(str::to_owned);
+        let trace = trace.map(str::to_owned);
         let (batch, receipt) = (BatchBuilder::new(header), R::default());
         slot.open = Some(Open { batch, receipt, held: BATCH_COST, run_time: Duration::ZERO, trace });
         self.hold(BATCH_COST);
@@ -270,9 +190,12 @@ impl<R: Default + Clone> Batcher<R> {
         }
     }
 
-    /// The batches that are ready to leave.
+    /// The batches that are ready to leave, if they are to leave by now.
     pub(crate) fn take_ready(&mut self) -> Vec<Closed<R>> {
-        std::mem::take(&mut self.ready)
+        match self.leave_by {
+            Some(_) => Vec::new(),
+            None => std::mem::take(&mut self.ready),
+        }
     }
 
     /// Says that a batch is inside the publish window: it takes no room here any more.
@@ -312,9 +235,12 @@ impl<R: Default + Clone> Batcher<R> {
     pub(crate) fn bulk_ends(&mut self) {
         self.bulks = self.bulks.saturating_sub(1);
         if self.bulks == 0 {
+            self.leave_by = None;
             let waits = |slot: &Slot<R>| slot.open.is_some() && slot.in_flight == 0;
             let waiting: Vec<Place> = self.slots.iter().filter(|(_, slot)| waits(slot)).map(|(place, _)| place.clone()).collect();
-            waiting.iter().for_each(|place| self.close(place));
+            for place in &waiting {
+                self.close(place);
+            }
         }
     }
 
@@ -328,6 +254,7 @@ impl<R: Default + Clone> Batcher<R> {
                 self.close(&place);
             }
         }
+        self.leave_by.take_if(|at| *at <= now);
     }
 
     /// When [`Batcher::tick`] is next needed.
@@ -337,13 +264,17 @@ impl<R: Default + Clone> Batcher<R> {
         {
             self.deadlines.pop_front();
         }
-        self.deadlines.front().map(|(deadline, _, _)| *deadline)
+        let opened = self.deadlines.front().map(|(deadline, _, _)| *deadline);
+        opened.into_iter().chain(self.leave_by).min()
     }
 
     /// Closes everything that is open.
     pub(crate) fn close_all(&mut self) {
+        self.leave_by = None;
         let open: Vec<Place> = self.slots.iter().filter(|(_, slot)| slot.open.is_some()).map(|(p, _)| p.clone()).collect();
-        open.iter().for_each(|place| self.close(place));
+        for place in &open {
+            self.close(place);
+        }
     }
 
     /// Changes how long jobs wait for others, how large a batch is on the wire and how much room there is, in bytes.
@@ -354,6 +285,7 @@ impl<R: Default + Clone> Batcher<R> {
         self.room = room;
         // They stay in order: none is due later than one that is opened now.
         self.deadlines.iter_mut().for_each(|(deadline, ..)| *deadline = (*deadline).min(now + linger));
+        self.leave_by = self.leave_by.map(|at| at.min(now + linger));
     }
 
     /// The most that was ever held at once, in bytes.
@@ -361,9 +293,23 @@ impl<R: Default + Clone> Batcher<R> {
         self.most_held
     }
 
-    fn close(&mut self, place: &Place) {
-        let Some(slot) = self.slots.get_mut(place) else { return };
-        let Some(mut open) = slot.open.take() else { return };
+    /// Closes the batch of `place` because it is full. In the middle of a bulk it may wait for a few others, which will be
+    /// full soon.
+    fn close_full(&mut self, place: &Place, now: Duration) {
+        let leave_by = match self.ready.len() + 1 {
+            1 if self.bulks > 0 && !slot_is_idle(&self.slots, place) => Some(now + self.options.linger),
+            2..TOGETHER => self.leave_by,
+            _ => None,
+        };
+        if self.close(place) {
+            self.leave_by = leave_by;
+        }
+    }
+
+    /// Closes the batch of `place`, if there is one: it leaves at once, and those that are ready with it.
+    fn close(&mut self, place: &Place) -> bool {
+        let Some(slot) = self.slots.get_mut(place) else { return false };
+        let Some(mut open) = slot.open.take() else { return false };
         slot.in_flight += 1;
         self.held_open = self.held_open.saturating_sub(open.held);
         if open.batch.len() == 1 {
@@ -371,12 +317,15 @@ impl<R: Default + Clone> Batcher<R> {
             open.batch.set_trace(open.trace.take());
         }
         self.ready.push(Closed { place: place.clone(), batch: open.batch, receipt: open.receipt, held: open.held });
+        self.leave_by = None;
+        true
     }
 
     /// When the room is taken by batches that are open still, waiting would help nobody. Otherwise batches are
     /// leaving, and closing the open ones early would only make them smaller.
     fn make_room(&mut self, now: Moment) {
         self.tick(now.clock);
+        self.leave_by = None;
         if self.held_open > self.room / 2 {
             self.close_all();
         }
@@ -395,47 +344,4 @@ impl<R: Default + Clone> Batcher<R> {
 
 fn slot_is_idle<R>(slots: &HashMap<Place, Slot<R>>, place: &Place) -> bool {
     slots.get(place).is_some_and(|slot| slot.in_flight == 0)
-}
-
-/// Why no more jobs were put into an open batch.
-enum Filled {
-    /// There are none left.
-    AllTaken,
-    /// It is full.
-    ToTheBrim,
-    /// The room is taken.
-    WithoutRoom,
-    /// There is no open batch, or the next job does not fit into it.
-    NeedsAnother,
-    /// The next job does not even fit into a batch of its own.
-    FitsNowhere,
-}
-
-/// When a batch is full.
-struct Thresholds<'a> {
-    options: &'a BatchOptions,
-    /// The size of the job that wants to come in, in bytes.
-    arriving: usize,
-}
-
-impl Thresholds<'_> {
-    /// Whether the job that arrives should rather open the next batch.
-    fn crowded<R>(&self, open: &Open<R>, ratio: f64) -> bool {
-        let raw = open.batch.raw_len() + self.arriving;
-        // A batch may exceed its wire size by half before a large job is sent to the next: two batches of half the
-        // size would cost more than one that is somewhat too large.
-        raw > self.options.raw_bytes || wire(raw, ratio) > self.options.wire_bytes + self.options.wire_bytes / 2
-    }
-
-    fn full<R>(&self, open: &Open<R>, ratio: f64) -> bool {
-        let raw = open.batch.raw_len();
-        open.batch.len() >= self.options.jobs
-            || raw >= self.options.raw_bytes
-            || wire(raw, ratio) >= self.options.wire_bytes
-            || (!open.run_time.is_zero() && open.run_time >= self.options.run_time)
-    }
-}
-
-fn wire(raw: usize, ratio: f64) -> usize {
-    (raw as f64 * ratio) as usize
 }

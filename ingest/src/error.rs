@@ -6,6 +6,8 @@ use std::time::Duration;
 use wf_broker::BrokerError;
 use wf_schema::{JobError, WireError};
 
+use crate::SpoolError;
+
 /// Why a batch was not published. All jobs of a batch share it, so it can be cloned.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +18,18 @@ pub enum PublishError {
     /// The batch is larger than the broker takes and could not be split.
     #[error("the batch could not be split to fit the broker")]
     Split(#[source] WireError),
+    /// The broker could not be reached for a while, so it was not asked: nothing was stored.
+    #[error("the broker cannot be reached; try again in {} s", .retry_after.as_secs())]
+    Unreachable {
+        /// How long to wait before trying again.
+        retry_after: Duration,
+        /// What happened when it was last asked.
+        #[source]
+        source: Option<Arc<BrokerError>>,
+    },
+    /// The broker cannot be reached, and the spool does not take it.
+    #[error("the broker cannot be reached, and the spool did not take the jobs")]
+    Spool(#[from] SpoolError),
     /// More messages than the broker stores all-or-nothing.
     #[error("{messages} messages cannot be stored all-or-nothing; the broker takes at most {limit}")]
     TooMany {
@@ -39,6 +53,8 @@ impl PublishError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Broker(error) => error.is_retryable(),
+            Self::Unreachable { .. } => true,
+            Self::Spool(error) => !matches!(error, SpoolError::Closed),
             _ => false,
         }
     }

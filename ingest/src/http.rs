@@ -29,6 +29,7 @@ use wf_broker::Broker;
 
 use crate::{HttpOptions, Producer};
 
+use body::Budget;
 use problem::Problem;
 pub use server::{ServeError, Server};
 
@@ -42,23 +43,31 @@ pub struct HttpState {
     /// Who waits for long is answered at once when this is cancelled.
     stopping: CancellationToken,
     most_held: Arc<AtomicUsize>,
+    /// Memory for bodies.
+    bodies: Budget,
 }
 
 impl HttpState {
     /// Hands jobs to `producer`, and looks outcomes up at its broker.
     pub fn new(producer: Producer, options: HttpOptions) -> Self {
         Self {
-            producer,
             waiters: Arc::new(Semaphore::new(options.waiters)),
+            bodies: Budget::new(options.body_memory, producer.options().room_timeout),
             options: Arc::new(options),
             stopping: CancellationToken::new(),
             most_held: Arc::default(),
+            producer,
         }
     }
 
     /// The most bytes that a bulk body ever held in memory while it was read.
     pub fn most_held(&self) -> usize {
         self.most_held.load(Relaxed)
+    }
+
+    /// The most bytes that all bodies together ever held in memory.
+    pub fn most_held_together(&self) -> usize {
+        self.bodies.most()
     }
 
     fn broker(&self) -> &Arc<dyn Broker> {

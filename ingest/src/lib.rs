@@ -5,7 +5,10 @@
 //! over HTTP and hands them to a producer. Everything is bounded, and who finds no room is told when to come back.
 
 mod batcher;
+mod breaker;
+mod envelope;
 mod error;
+mod group;
 mod http;
 mod options;
 mod outcome;
@@ -15,6 +18,7 @@ mod publisher;
 mod receipt;
 mod run_times;
 mod schedule;
+mod spool;
 mod tally;
 
 pub use error::{EnqueueError, PublishError};
@@ -23,7 +27,8 @@ pub use options::{BatchOptions, HttpOptions, Patience, ProducerOptions, RunTimes
 pub use outcome::{Outcome, outcome, wait_for_outcome};
 pub use producer::{Pace, PaceSetter, Producer, Submitted};
 pub use publisher::{Published, Publisher, PublisherStats, Sending};
-pub use receipt::Receipt;
+pub use receipt::{Receipt, StoredIn};
 pub use run_times::MeasuredRunTimes;
+pub use spool::{Spool, SpoolError, SpoolOptions, SpoolStats};
 pub use tally::IdRange;
 pub use wf_broker::Window;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wf_broker::Broker;
 
-use crate::{MeasuredRunTimes, Window};
+use crate::{MeasuredRunTimes, Spool, Window};
 
 /// When a batch is full, and how long it may wait to become so. Whichever is reached first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,11 @@ pub struct ProducerOptions {
     pub patience: Patience,
     /// The largest args of one job, in bytes; at most what [`wf_schema::Limits`] allow by default.
     pub args_limit: usize,
+    /// How long nothing may be heard of the broker, while something is asked of it, before it counts as unreachable:
+    /// from then on nobody waits for it.
+    pub unreachable_after: Duration,
+    /// Where jobs go while the broker cannot be reached. Without, they are refused.
+    pub spool: Option<Spool>,
     /// Knows how long jobs run; [`crate::MeasuredRunTimes`], for one. Without, batches are not cut by run time.
     pub run_times: Option<Arc<dyn RunTimes>>,
 }
@@ -87,6 +92,8 @@ impl Default for ProducerOptions {
             room_timeout: Duration::from_secs(5),
             patience: Patience { full: Duration::ZERO, away: Duration::from_secs(10) },
             args_limit: 256 << 10,
+            unreachable_after: Duration::from_secs(3),
+            spool: None,
             run_times: None,
         }
     }
@@ -110,6 +117,8 @@ impl std::fmt::Debug for ProducerOptions {
             .field("room_timeout", &self.room_timeout)
             .field("patience", &self.patience)
             .field("args_limit", &self.args_limit)
+            .field("unreachable_after", &self.unreachable_after)
+            .field("spool", &self.spool)
             .field("run_times", &self.run_times.is_some())
             .finish()
     }
@@ -127,6 +136,14 @@ pub struct HttpOptions {
     pub header_timeout: Duration,
     /// How long a caller may stay silent in the middle of a body, or not read an answer.
     pub idle_timeout: Duration,
+    /// The pace at which a body must come, in bytes a second once decompressed, after the first `idle_timeout`.
+    pub body_pace: u64,
+    /// The longest that a body may take to come. Time in which the server holds its caller back does not count, for
+    /// this or for `body_pace`.
+    pub body_timeout: Duration,
+    /// The most memory, in bytes, for all bodies that are being read or wait for room in a batch. Who finds none waits,
+    /// and is then told to come back later.
+    pub body_memory: usize,
     /// The longest that a caller may wait for an outcome.
     pub wait_limit: Duration,
     /// How many callers may wait for outcomes at once.
@@ -146,6 +163,9 @@ impl Default for HttpOptions {
             whole_limit: 16 << 20,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            body_pace: 1 << 10,
+            body_timeout: Duration::from_secs(3_600),
+            body_memory: 256 << 20,
             wait_limit: Duration::from_secs(60),
             waiters: 1_024,
             connections: 8_192,

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
-use wf_schema::{BatchBuilder, BatchId, Format, Header, Lane, Millis};
+use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, Lane, Millis};
 
 use crate::batcher::{Incoming, Place};
-use crate::{BatchOptions, IdRange, PublishError, Publisher};
+use crate::{BatchOptions, IdRange, PublishError, Published, Publisher, StoredIn};
 
 /// Jobs in the batches that they travel in.
 #[derive(Debug)]
@@ -51,19 +51,19 @@ impl Parcel {
         let raw_limit = options.raw_bytes.min(options.wire_bytes.saturating_mul(4)).min(max_message / 2);
         let mut parcel = Self { parts: Vec::new(), runs: Vec::new() };
         let mut open: HashMap<Place, usize> = HashMap::new();
-        for incoming in jobs {
-            let place = Place { lane: incoming.job.lane.clone(), format: incoming.job.format, due: incoming.due };
+        for (job, args, due) in each(jobs) {
+            let place = Place { lane: job.lane.clone(), format: job.format, due };
             let part = open.get(&place).copied().filter(|part| {
                 let batch = &parcel.parts[*part].batch;
-                batch.len() < options.jobs && batch.raw_len() + incoming.job.args.len() <= raw_limit
+                batch.len() < options.jobs && batch.raw_len() + args.len() <= raw_limit
             });
             let part = part.unwrap_or_else(|| parcel.open(BatchId::new(), &place.lane, place.format, place.due));
-            let part = match parcel.parts[part].batch.push(incoming.job) {
+            let part = match parcel.parts[part].batch.push_like(job, args) {
                 Ok(_) => part,
                 // Too many kinds or policies for one batch: the next is empty and takes it.
                 Err(_) => {
                     let part = parcel.open(BatchId::new(), &place.lane, place.format, place.due);
-                    let _ = parcel.parts[part].batch.push(incoming.job);
+                    let _ = parcel.parts[part].batch.push_like(job, args);
                     part
                 }
             };
@@ -77,17 +77,16 @@ impl Parcel {
     pub(crate) fn repack(jobs: &[Incoming<'_>], plan: &Plan) -> Option<Self> {
         let mut parcel = Self { parts: Vec::new(), runs: plan.runs.clone() };
         let mut parts: Vec<Option<usize>> = vec![None; plan.parts.len()];
-        let mut jobs = jobs.iter();
+        let mut jobs = each(jobs);
         for run in &plan.runs {
             let planned = plan.parts.get(run.part as usize)?;
-            for incoming in jobs.by_ref().take(run.count as usize) {
+            for (job, args, _) in jobs.by_ref().take(run.count as usize) {
                 let slot = parts.get_mut(run.part as usize)?;
-                let part =
-                    *slot.get_or_insert_with(|| parcel.open(planned.id, &incoming.job.lane, incoming.job.format, planned.due));
-                if parcel.parts[part].lane != incoming.job.lane {
+                let part = *slot.get_or_insert_with(|| parcel.open(planned.id, &job.lane, job.format, planned.due));
+                if parcel.parts[part].lane != job.lane {
                     return None;
                 }
-                parcel.parts[part].batch.push(incoming.job).ok()?;
+                parcel.parts[part].batch.push_like(job, args).ok()?;
             }
         }
         let planned: u64 = plan.runs.iter().map(|run| u64::from(run.count)).sum();
@@ -121,21 +120,22 @@ impl Parcel {
     }
 
     /// Publishes what is for now, all of it or nothing, and then what is for later. Publishing the same parcel again
-    /// is deduplicated as far as the broker remembers.
-    pub(crate) async fn publish(&self, publisher: &Publisher) -> Result<(), PublishError> {
+    /// is deduplicated as far as the broker remembers. Tells where it is.
+    pub(crate) async fn publish(&self, publisher: &Publisher) -> Result<StoredIn, PublishError> {
         let now: Vec<_> = self.parts.iter().filter(|p| p.due.is_none()).map(|p| (p.lane.clone(), &p.batch)).collect();
-        match &now[..] {
-            [] => {}
-            [(lane, batch)] => drop(publisher.publish(lane.clone(), batch).await?),
-            _ => drop(publisher.publish_all(&now).await?),
-        }
+        let published = match &now[..] {
+            [] => Published::default(),
+            [(lane, batch)] => publisher.publish(lane.clone(), batch).await?,
+            _ => publisher.publish_all(&now).await?,
+        };
         let mut sending = Vec::new();
         for part in &self.parts {
             if let Some(due) = part.due {
                 sending.push(publisher.send_at(part.lane.clone(), due, &part.batch).await?);
             }
         }
-        try_join_all(sending).await.map(drop)
+        let later = try_join_all(sending).await?;
+        Ok(later.iter().chain([&published]).map(Published::stored).max().unwrap_or_default())
     }
 
     fn open(&mut self, id: BatchId, lane: &Lane, format: Format, due: Option<Millis>) -> usize {
@@ -153,17 +153,23 @@ impl Parcel {
     }
 }
 
+/// The jobs one by one, with the args of each and the time that it falls due.
+fn each<'a>(rows: &'a [Incoming<'a>]) -> impl Iterator<Item = (&'a Job<'a>, &'a [u8], Option<Millis>)> {
+    rows.iter().flat_map(|row| (0..row.args.len()).filter_map(|n| Some((row.job, row.args.get(n)?, row.due))))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::time::Duration;
 
-    use wf_schema::{Job, Priority};
+    use wf_schema::Priority;
 
     use super::*;
+    use crate::group::ArgsRow;
 
     fn incoming<'a>(job: &'a Job<'a>, due: Option<Millis>) -> Incoming<'a> {
-        Incoming { job, due, run_time: Duration::ZERO, trace: None }
+        Incoming { job, args: ArgsRow::One(&job.args), due, run_time: Duration::ZERO, trace: None }
     }
 
     #[test]

@@ -13,6 +13,8 @@ use wf_broker::Broker;
 use wf_schema::{Job, JobError, JobId, Kind, Limits, Policy, now};
 
 use crate::batcher::Incoming;
+use crate::breaker::Breaker;
+use crate::group::{ArgsRow, Group};
 use crate::schedule;
 use crate::{EnqueueError, IdRange, ProducerOptions, Publisher, PublisherStats, Receipt};
 
@@ -65,7 +67,11 @@ pub struct Submitted {
 impl Producer {
     /// Publishes to `broker`. Must be called inside a tokio runtime; the work is done there.
     pub fn new(broker: Arc<dyn Broker>, options: ProducerOptions) -> Self {
-        let publisher = Publisher::new(broker, options.window).patience(options.patience);
+        let breaker = Breaker::new(broker.clone(), options.unreachable_after);
+        let publisher = Publisher::new(broker, options.window).patience(options.patience).guarded(breaker, options.spool.clone());
+        if let Some(spool) = &options.spool {
+            spool.ship(publisher.without_spool());
+        }
         // A job that no message can hold would take its whole batch down with it, so it is refused at the door.
         let largest = publisher.broker().max_message().saturating_sub(ENVELOPE);
         let args_bytes = options.args_limit.min(Limits::default().args_bytes).min(largest);
@@ -97,9 +103,9 @@ impl Producer {
 
     /// The same with the trace that the job belongs to, a W3C `traceparent`. It travels if the job leaves alone.
     pub(crate) async fn submit_traced(&self, job: &Job<'_>, trace: Option<&str>) -> Result<Submitted, EnqueueError> {
-        let incoming = Incoming { trace, ..self.admit(job, None)? };
+        let incoming = Incoming { trace, ..self.admit_one(job)? };
         let mut submitted = None;
-        let put = |_, id, stored: &Receipt| submitted = Some(Submitted { id, stored: stored.clone() });
+        let put = |_, _, id, stored: &Receipt| submitted = Some(Submitted { id, stored: stored.clone() });
         self.carrier.take(&[incoming], false, put).await?;
         submitted.ok_or(EnqueueError::Closed)
     }
@@ -111,21 +117,21 @@ impl Producer {
     /// it befell may be stored; those behind a job that is none are not taken.
     pub async fn enqueue_all<'a>(&self, jobs: impl IntoIterator<Item = Job<'a>>) -> Result<Vec<IdRange>, EnqueueError> {
         let mut bulk = self.bulk(usize::MAX);
-        let mut jobs = jobs.into_iter();
-        let mut item = 0;
         let mut stopped = Ok(());
-        let mut group = Vec::with_capacity(Bulk::GROUP);
-        loop {
-            group.extend(jobs.by_ref().take(Bulk::GROUP).zip(item..).map(|(job, item)| (item, job)));
-            item += group.len() as u64;
-            if group.is_empty() {
-                break;
+        let (mut first, mut group) = (0, Group::default());
+        for job in jobs {
+            if !group.takes(&job) {
+                stopped = bulk.push(first, &group).await;
+                if stopped.is_err() {
+                    break;
+                }
+                first += group.len() as u64;
+                group.clear();
             }
-            stopped = bulk.push(&group).await;
-            if stopped.is_err() {
-                break;
-            }
-            group.clear();
+            group.add(job);
+        }
+        if stopped.is_ok() {
+            stopped = bulk.push(first, &group).await;
         }
         let tallied = bulk.finish().await;
         if let Some(failed) = tallied.failed.into_iter().next() {
@@ -179,26 +185,36 @@ impl Producer {
         Bulk::new(self.clone(), listed)
     }
 
-    /// What the batcher must know of `job`, if it can be run at all. A job made by hand may hold anything, and one that
-    /// readers refuse would make its whole batch unreadable. `checked` is a kind that is known to be one: neighbours are
-    /// mostly alike.
-    pub(crate) fn admit<'a>(&self, job: &'a Job<'_>, checked: Option<&str>) -> Result<Incoming<'a>, EnqueueError> {
-        if checked != Some(&*job.kind) {
-            Kind::check(&job.kind).map_err(JobError::from)?;
-        }
-        if job.args.len() > self.limits.args_bytes {
-            let limit = format!("at most {} bytes: put large inputs elsewhere and pass where they are", self.limits.args_bytes);
-            let value = format!("{} bytes long", job.args.len());
-            return Err(JobError::Limit { field: "args", value, limit }.into());
-        }
+    /// What the batcher must know of jobs like `job` with these `args`, up to the first whose args are too large. A job made
+    /// by hand may hold anything, and one that readers refuse would make its whole batch unreadable.
+    ///
+    /// # Errors
+    /// When the first cannot be run at all.
+    pub(crate) fn admit<'a>(&self, job: &'a Job<'_>, args: ArgsRow<'a>) -> Result<Incoming<'a>, EnqueueError> {
+        Kind::check(&job.kind).map_err(JobError::from)?;
         if !(1..=Policy::MAX_ATTEMPTS).contains(&job.policy.max_attempts) {
             let limit = format!("from 1 (no retries) to {}", Policy::MAX_ATTEMPTS);
             return Err(JobError::Limit { field: "max_attempts", value: job.policy.max_attempts.to_string(), limit }.into());
         }
+        let most = self.limits.args_bytes;
+        let size = |n: usize| args.get(n).map_or(0, <[u8]>::len);
+        let fitting = (0..args.len()).take_while(|n| size(*n) <= most).count();
+        if fitting == 0 {
+            let limit = format!("at most {most} bytes: put large inputs elsewhere and pass where they are");
+            return Err(JobError::Limit { field: "args", value: format!("{} bytes long", size(0)), limit }.into());
+        }
         let run_time = self.options().run_times.as_ref().map_or(Duration::ZERO, |times| times.expected(&job.kind));
         // The clock is read for scheduled jobs only.
         let due = job.run_at.and_then(|at| schedule::due(Some(at), now()));
-        Ok(Incoming { job, due, run_time, trace: None })
+        Ok(Incoming { job, args: args.first(fitting), due, run_time, trace: None })
+    }
+
+    /// The same for a single job.
+    ///
+    /// # Errors
+    /// When it cannot be run at all.
+    pub(crate) fn admit_one<'a>(&self, job: &'a Job<'_>) -> Result<Incoming<'a>, EnqueueError> {
+        self.admit(job, ArgsRow::One(&job.args))
     }
 }
 

@@ -9,6 +9,27 @@ use tokio::sync::Notify;
 
 use crate::{EnqueueError, PublishError};
 
+/// Where jobs are that were taken. Both are on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum StoredIn {
+    /// The broker has them.
+    #[default]
+    Broker,
+    /// They are in the spool: the broker could not be reached, and gets them as soon as it can.
+    Spool,
+}
+
+impl StoredIn {
+    /// `broker` or `spool`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Spool => "spool",
+        }
+    }
+}
+
 /// A receipt for jobs that travel in one batch: tells once the batch is durable, or that it is not. One a batch, not
 /// one a job; cheap to clone. Await it.
 #[derive(Clone, Default)]
@@ -16,16 +37,16 @@ pub struct Receipt(Arc<Fate>);
 
 #[derive(Default)]
 struct Fate {
-    result: OnceLock<Result<(), EnqueueError>>,
+    result: OnceLock<Result<StoredIn, EnqueueError>>,
     settled: Notify,
 }
 
 impl Receipt {
-    /// Waits until the batch is durable.
+    /// Waits until the batch is durable: where it is.
     ///
     /// # Errors
     /// When it was not published.
-    pub async fn stored(&self) -> Result<(), EnqueueError> {
+    pub async fn stored(&self) -> Result<StoredIn, EnqueueError> {
         loop {
             // First in line, then look: what is settled in between is seen by one or the other.
             let settled = self.0.settled.notified();
@@ -37,7 +58,7 @@ impl Receipt {
     }
 
     /// What became of the batch, if that is known.
-    pub fn peek(&self) -> Option<Result<(), EnqueueError>> {
+    pub fn peek(&self) -> Option<Result<StoredIn, EnqueueError>> {
         self.0.result.get().cloned()
     }
 
@@ -45,7 +66,7 @@ impl Receipt {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    fn settle(&self, result: Result<(), EnqueueError>) {
+    fn settle(&self, result: Result<StoredIn, EnqueueError>) {
         if self.0.result.set(result).is_ok() {
             self.0.settled.notify_waiters();
         }
@@ -53,7 +74,7 @@ impl Receipt {
 }
 
 impl IntoFuture for Receipt {
-    type Output = Result<(), EnqueueError>;
+    type Output = Result<StoredIn, EnqueueError>;
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -71,7 +92,7 @@ impl fmt::Debug for Receipt {
 pub(crate) struct Duty(pub(crate) Receipt);
 
 impl Duty {
-    pub(crate) fn settle(self, result: Result<(), EnqueueError>) {
+    pub(crate) fn settle(self, result: Result<StoredIn, EnqueueError>) {
         self.0.settle(result);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 use wf_schema::{BatchId, JobId};
 
-use crate::{EnqueueError, Receipt};
+use crate::{EnqueueError, Receipt, StoredIn};
 
 /// Ids of jobs in a row: `<batch>-<first>`, `<batch>-<first + 1>`, ... `count` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +44,8 @@ pub(crate) struct Failed {
 #[derive(Default)]
 pub(crate) struct Tallied {
     pub(crate) accepted: u64,
+    /// Of those accepted, how many are in the spool.
+    pub(crate) spooled: u64,
     /// The ids of those accepted, with the place of the first of each range in the request.
     pub(crate) ids: Vec<(u64, IdRange)>,
     /// How many were accepted whose ids are not in `ids`.
@@ -67,16 +69,16 @@ impl Tally {
         Self { pending: VecDeque::new(), done: Tallied::default(), listed }
     }
 
-    /// Counts the job at `item` in the request.
-    pub(crate) fn add(&mut self, item: u64, id: JobId, receipt: &Receipt) {
+    /// Counts `count` jobs in a row, the first of them at `item` in the request and called `id`.
+    pub(crate) fn add(&mut self, item: u64, count: u32, id: JobId, receipt: &Receipt) {
         if let Some(last) = self.pending.back_mut() {
             let next_id = last.ids.batch == id.batch && last.ids.first + last.ids.count == id.index;
             if next_id && last.item + u64::from(last.ids.count) == item && last.receipt.same(receipt) {
-                last.ids.count += 1;
+                last.ids.count += count;
                 return;
             }
         }
-        let ids = IdRange { batch: id.batch, first: id.index, count: 1 };
+        let ids = IdRange { batch: id.batch, first: id.index, count };
         self.pending.push_back(Pending { item, ids, receipt: receipt.clone() });
     }
 
@@ -104,18 +106,21 @@ impl Tally {
     /// Waits for nothing: what has not failed yet counts as accepted.
     pub(crate) fn hasten(mut self) -> Tallied {
         while let Some(oldest) = self.pending.front() {
-            let result = oldest.receipt.peek().unwrap_or(Ok(()));
+            let result = oldest.receipt.peek().unwrap_or(Ok(StoredIn::Broker));
             self.take(result);
         }
         self.done
     }
 
-    fn take(&mut self, result: Result<(), EnqueueError>) {
+    fn take(&mut self, result: Result<StoredIn, EnqueueError>) {
         let Some(Pending { item, ids, .. }) = self.pending.pop_front() else { return };
         let count = u64::from(ids.count);
         match result {
-            Ok(()) => {
+            Ok(stored) => {
                 self.done.accepted += count;
+                if stored == StoredIn::Spool {
+                    self.done.spooled += count;
+                }
                 if self.done.ids.len() < self.listed {
                     self.done.ids.push((item, ids));
                 } else {

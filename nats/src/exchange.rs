@@ -176,7 +176,12 @@ impl Exchange {
     pub(crate) fn settle(&self, subject: Subject, payload: Bytes) {
         let part = Part { subject, headers: None, payload };
         // A closed connection settles nothing more: what it held comes again when its lease is over.
-        if self.shared.table.lock().add(Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle)).is_ok() {
+        let mut table = self.shared.table.lock();
+        let gathered = table.gathers_until(Instant::now()).is_some();
+        let added = table.add(Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle)).is_ok();
+        // One among those that wait for more changes nothing.
+        if added && !(gathered && table.gathers_until(Instant::now()).is_some()) {
+            drop(table);
             self.shared.work.notify_one();
         }
     }
@@ -367,11 +372,14 @@ async fn write(shared: Arc<Shared>) {
             }
             continue;
         }
-        let (next, timed) = {
-            let mut table = shared.table.lock();
+        let (next, timed, gathers) = {
+            let (mut table, now) = (shared.table.lock(), Instant::now());
             table.at_generation(state.generation);
-            table.send_due(Instant::now());
-            (table.next(Instant::now()), table.has_timed())
+            table.send_due(now);
+            match table.gathers_until(now) {
+                Some(until) => (None, table.has_timed(), until - now),
+                None => (table.next(now), table.has_timed(), TICK),
+            }
         };
         if let Some(next) = next {
             if next.again {
@@ -383,7 +391,7 @@ async fn write(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.work.notified() => {}
             _ = link.changed() => {}
-            () = tokio::time::sleep(TICK), if timed => {}
+            () = tokio::time::sleep(gathers.min(TICK)), if timed || gathers < TICK => {}
         }
     }
 }

@@ -134,6 +134,16 @@ impl Job<'_> {
         self.run_at(now().saturating_add(millis(delay)))
     }
 
+    /// Whether `other` is like this one but for its args: the same kind, format, policy, lane and time.
+    #[inline]
+    pub fn is_like(&self, other: &Job<'_>) -> bool {
+        self.kind == other.kind
+            && self.format == other.format
+            && self.lane == other.lane
+            && self.policy == other.policy
+            && self.run_at == other.run_at
+    }
+
     /// The job with everything it borrowed copied.
     pub fn into_owned(self) -> Job<'static> {
         Job { kind: Cow::Owned(self.kind.into_owned()), args: Cow::Owned(self.args.into_owned()), ..self }

@@ -8,11 +8,12 @@ use super::*;
 const ELSEWHERE: [&str; 6] = ["profile", "broker.url", "ingest.listen", "executor.queues", "log.level", "log.format"];
 
 /// What there is to say for settings without limits.
-const OTHERWISE: [(&str, &str); 6] = [
+const OTHERWISE: [(&str, &str); 7] = [
     ("broker.prefix", "other"),
     ("broker.creds", "some.creds"),
     ("broker.root_certificates", "some.pem"),
     ("broker.inbox_prefix", "_OTHER"),
+    ("ingest.spool", "some/spool"),
     ("executor.name", "other"),
     ("factory.replicas", "3"),
 ];
@@ -20,13 +21,14 @@ const OTHERWISE: [(&str, &str); 6] = [
 /// What all parts are told.
 fn told(config: &Config) -> String {
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
         nats(config, &["nats://far:4222".to_owned()]).unwrap(),
         factory(config),
         embedded(config).unwrap(),
         executor(config, []).unwrap(),
         producer(config),
         http(config),
+        spool(config),
         window(config),
         limits(config),
         raw_bytes_of_a_batch(config)
@@ -35,8 +37,8 @@ fn told(config: &Config) -> String {
 
 #[test]
 fn every_knob_reaches_a_part() {
-    // Named, or it would have another name each time.
-    let loader = || Loader::new().flags([("executor.name", "press")]);
+    // Named, or it would have another name each time; without a spool nobody asks how large it may be.
+    let loader = || Loader::new().flags([("executor.name", "press"), ("ingest.spool", "spool")]);
     let usual = told(&loader().load().unwrap().config);
     for knob in knobs().filter(|knob| !ELSEWHERE.contains(&knob.key)) {
         let limits = knob.limits.into_iter().flat_map(|(least, most)| [least, most]);

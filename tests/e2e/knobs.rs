@@ -86,9 +86,9 @@ async fn a_window_is_bound_by_bytes_and_then_by_messages() {
 /// `prefetch.bytes` and `prefetch.work`.
 #[tokio::test]
 async fn a_node_fetches_ahead_so_many_bytes_and_so_much_work() {
-    /// The most that was delivered and not settled, of `jobs` in batches of one.
-    async fn unsettled(jobs: &str, prefetch: &str) -> (u64, usize) {
-        let site = Site::at(Duration::from_millis(10)).await;
+    /// The most that was delivered and not settled, of `jobs` in batches of one, `delay` away each way.
+    async fn unsettled(jobs: &str, delay: Duration, prefetch: &str) -> (u64, usize) {
+        let site = Site::at(delay).await;
         site.stage.file("jobs.ndjson", jobs);
         site.run("enqueue jobs.ndjson --batch-jobs 1").await;
         let mut executor = site.start(&format!("executor --concurrency 1 {prefetch}"));
@@ -104,15 +104,16 @@ async fn a_node_fetches_ahead_so_many_bytes_and_so_much_work() {
         let unsettled = site.tap.traffic().unsettled;
         (unsettled.most_bytes, unsettled.most)
     }
-    let noise = noise(120, 12_000);
-    let few = unsettled(&noise, "--prefetch-bytes 128KiB").await;
-    let many = unsettled(&noise, "--prefetch-bytes 16MiB").await;
+    let (noise, near) = (noise(120, 12_000), Duration::from_millis(10));
+    let few = unsettled(&noise, near, "--prefetch-bytes 128KiB").await;
+    let many = unsettled(&noise, near, "--prefetch-bytes 16MiB").await;
     assert!(few.0 <= 128 * KIB && many.0 > 4 * few.0, "{few:?}, {many:?}");
 
-    // What is known of their work comes with the first that are done; until then a few are fetched.
-    let sleeps = sleeps(60, 10, "");
-    let few = unsettled(&sleeps, "--prefetch-work 30ms").await;
-    let many = unsettled(&sleeps, "--prefetch-work 1min").await;
+    // What is known of their work comes with the first that are done; until then a few are fetched. Two round trips are
+    // covered if the work allows it: 16 jobs.
+    let (sleeps, far) = (sleeps(60, 10, ""), Duration::from_millis(40));
+    let few = unsettled(&sleeps, far, "--prefetch-work 30ms").await;
+    let many = unsettled(&sleeps, far, "--prefetch-work 1min").await;
     assert!(few.1 <= 8 && many.1 > 2 * few.1, "{few:?}, {many:?}");
 }
 

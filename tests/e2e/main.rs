@@ -18,5 +18,6 @@ mod resume;
 mod run;
 mod sharing;
 mod signals;
+mod spool;
 #[path = "../support/support.rs"]
 mod support;

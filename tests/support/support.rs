@@ -18,7 +18,7 @@ pub(crate) use outcomes::{Outcomes, line_count};
 pub(crate) use process::{Ended, Process};
 pub(crate) use stage::Stage;
 pub(crate) use tap::{Tap, Traffic};
-pub(crate) use web::{JSON, NDJSON, Web};
+pub(crate) use web::{JSON, NDJSON, Reply, Web};
 
 /// How long anything may take before a test gives up. Far more than it ever takes: for slow, busy machines.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

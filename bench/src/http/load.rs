@@ -16,8 +16,9 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// The connections that bulk bodies are sent over.
-pub(super) const BULK_CONNECTIONS: usize = 4;
+/// The connections that bulk bodies are sent over: so many that their callers, each of whom waits a round trip for every
+/// answer, are not what limits the longest link.
+pub(super) const BULK_CONNECTIONS: usize = 16;
 
 /// A connection that is kept.
 type Connection = SendRequest<Full<Bytes>>;

@@ -1,7 +1,9 @@
 //! The jobs of one run, from their beginning to their outcomes.
 
+mod launch;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -9,28 +11,23 @@ use futures::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::DropGuard;
-use wf_schema::{Failure, JobView, Millis, State, now};
+use wf_schema::{JobView, Millis, State, now};
 
 use super::measured::Measured;
-use super::stride::{Looked, Stride};
-use crate::attempt::{self, Begun};
+use crate::JobFailure;
 use crate::bury;
 use crate::charge::Charge;
 use crate::context::Shared;
 use crate::hand::{Ask, Hand};
-use crate::handler::{Args, Attempt, Handler};
+use crate::handler::Handler;
 use crate::intake::Work;
 use crate::node::Node;
-use crate::outcome::Outcome;
+use crate::outcome::{Done, Outcome};
 use crate::retry::judge;
 use crate::settle::{Lost, Settling};
 use crate::stats::count_up;
 use crate::surplus::MAX_HOPS;
-use crate::{JobContext, JobFailure};
 
-/// How many jobs are begun, at most, before others on this thread get their turn; and for how long.
-const SLICE: usize = 1_024;
-const SLICE_TIME: Duration = Duration::from_millis(1);
 /// The jobs of a run, as far as they have come. Dropped, what runs of them is stopped, and nothing more is settled.
 pub(super) struct Jobs {
     node: Arc<Node>,
@@ -46,7 +43,7 @@ pub(super) struct Jobs {
     /// The next place to look at.
     next: usize,
     /// Ended and not committed yet.
-    done: Vec<Outcome>,
+    done: Done,
     waiting: JoinSet<Waited>,
     /// Where it is while nothing is being committed.
     settling: Option<Settling>,
@@ -75,14 +72,6 @@ struct Waited {
     took: Duration,
 }
 
-/// How far a job came when it was begun.
-enum Step {
-    Ended(Outcome),
-    Waits(Attempt),
-    /// It is not to be begun at all.
-    Never(Outcome),
-}
-
 /// What is waited for.
 enum Event {
     Slot(Option<OwnedSemaphorePermit>),
@@ -96,7 +85,7 @@ enum Event {
 
 impl Jobs {
     pub(super) fn new(node: Arc<Node>, work: Arc<Work>, settling: Settling, mut settled: Vec<bool>, hand: Arc<Hand>) -> Self {
-        let mut done = Vec::new();
+        let mut done = Done::default();
         let jobs = work.batch.len();
         for (place, item) in work.bad.iter().enumerate().map(|(n, item)| (jobs + n, item)) {
             if !std::mem::replace(&mut settled[place], true) {
@@ -188,79 +177,18 @@ impl Jobs {
         self.next < self.work.batch.len()
     }
 
-    /// Begins jobs until the slice is over, which gives the slot back, or there is no free slot left. A job that is
-    /// done at once passes the slot on to the next one.
-    fn launch(&mut self, mut slot: OwnedSemaphorePermit) -> Option<OwnedSemaphorePermit> {
-        let began = Instant::now();
-        let mut stride = Stride::new(began);
-        let work = self.work.clone();
-        for _ in 0..SLICE {
-            if !self.seek() {
-                self.look(&mut stride);
-                return None;
+    /// Books how a job ended.
+    fn end(&mut self, job: &JobView<'_>, place: usize, result: Result<Bytes, JobFailure>) {
+        match result {
+            Ok(_) if !self.work.keeps(job) => {
+                self.done.completed(place);
+                self.open -= 1;
             }
-            let place = self.next;
-            self.next += 1;
-            let job = work.batch.get(place)?;
-            if stride.ends_before(job.kind_slot()) {
-                self.look(&mut stride);
-            }
-            match self.begin(&job, place) {
-                Step::Never(outcome) => self.push(outcome),
-                Step::Ended(outcome) => {
-                    self.begun += 1;
-                    self.end(outcome, job.kind_slot());
-                    if stride.add(job.kind_slot()) && self.look(&mut stride) - began > SLICE_TIME {
-                        break;
-                    }
-                }
-                Step::Waits(attempt) => {
-                    self.begun += 1;
-                    self.look(&mut stride);
-                    let limit = job.policy().timeout();
-                    self.waiting.spawn(async move {
-                        let began = Instant::now();
-                        let result = attempt::finish(attempt, limit).await;
-                        drop(slot);
-                        Waited { place, result, took: began.elapsed() }
-                    });
-                    slot = self.node.slots.clone().try_acquire_owned().ok()?;
-                    stride = Stride::new(Instant::now());
-                }
-            }
-        }
-        self.look(&mut stride);
-        Some(slot)
-    }
-
-    /// Looks at the clock, and books what the jobs took that ended since the last time.
-    fn look(&mut self, stride: &mut Stride) -> Instant {
-        let now = Instant::now();
-        if let Some(Looked { kind, took, long }) = stride.look(now) {
-            self.measured.took(kind, took);
-            self.inline &= !long;
-        }
-        now
-    }
-
-    fn begin(&self, job: &JobView<'_>, place: usize) -> Step {
-        if job.policy().expires_at(self.work.header.enqueued_at).is_some_and(|at| at <= now()) {
-            let worth = job.policy().expires_in_ms.unwrap_or_default();
-            let failure = Failure::new("expired", format!("not started within the {worth} ms that it was worth"));
-            return Step::Never(Outcome::otherwise(place, State::Expired, Some(failure), None));
-        }
-        let Some(Some(handler)) = self.handlers.get(job.kind_slot()) else {
-            return Step::Never(judge(job, place, self.node.registry.nobody(job.kind()), now(), 0.0));
-        };
-        let context = JobContext::new(self.shared.clone(), job.kind_slot(), job.index(), job.attempt());
-        let args = Args::new(job.args(), self.work.header.format, job.policy().store_result);
-        match attempt::begin(&**handler, context, args, self.inline) {
-            Begun::Done(result) => Step::Ended(self.conclude(job, place, result)),
-            Begun::Waiting(attempt) => Step::Waits(attempt),
+            result => self.push(self.judge(job, place, result)),
         }
     }
 
-    fn conclude(&self, job: &JobView<'_>, place: usize, result: Result<Bytes, JobFailure>) -> Outcome {
+    fn judge(&self, job: &JobView<'_>, place: usize, result: Result<Bytes, JobFailure>) -> Outcome {
         let limit = self.result_limit;
         match result {
             Ok(_) if !job.policy().store_result => Outcome::completed(place, Bytes::new()),
@@ -348,14 +276,9 @@ impl Jobs {
         let Ok(Waited { place, result, took }) = ended else { return };
         let work = self.work.clone();
         if let Some(job) = work.batch.get(place) {
-            self.end(self.conclude(&job, place, result), job.kind_slot());
-            self.measured.took(job.kind_slot(), took);
+            self.end(&job, place, result);
+            self.measured.took(job.kind_slot(), 1, took);
         }
-    }
-
-    fn end(&mut self, outcome: Outcome, kind: usize) {
-        self.push(outcome);
-        self.measured.ended(kind);
     }
 
     fn push(&mut self, outcome: Outcome) {
@@ -394,7 +317,7 @@ impl Jobs {
         if let Some(mut settling) = self.settling.take() {
             let done = std::mem::take(&mut self.done);
             self.committing = Some(Box::pin(async move {
-                let result = settling.commit(&done).await;
+                let result = settling.commit(&done.into_outcomes()).await;
                 (settling, result)
             }));
         }
@@ -421,17 +344,18 @@ impl Jobs {
     pub(super) async fn settle(mut self) -> Result<(), Lost> {
         let Some(mut settling) = self.settling().await? else { return Ok(()) };
         if self.whole() {
-            return settling.finish(&self.done).await;
+            return settling.finish(self.done).await;
         }
-        settling.commit(&self.done).await?;
+        settling.commit(&self.done.into_outcomes()).await?;
         settling.release().await
     }
 
     /// Settles what is done, for one who goes on with the run; and whether that is all of it.
     pub(super) async fn hand_back(mut self) -> Result<Option<(Settling, bool)>, Lost> {
         let Some(mut settling) = self.settling().await? else { return Ok(None) };
-        settling.commit(&self.done).await?;
-        Ok(Some((settling, self.whole())))
+        let whole = self.whole();
+        settling.commit(&self.done.into_outcomes()).await?;
+        Ok(Some((settling, whole)))
     }
 
     /// The settling, once nothing is being committed. It is only ever away while it commits.

@@ -19,18 +19,12 @@ impl Measured {
         Self { ran: 0, busy: Duration::ZERO, by_kind: vec![(0, Duration::ZERO); work.batch.kinds().len()] }
     }
 
-    /// A job of the kind at this place ended.
-    pub(super) fn ended(&mut self, kind: usize) {
-        self.ran += 1;
-        if let Some((ran, _)) = self.by_kind.get_mut(kind) {
-            *ran += 1;
-        }
-    }
-
-    /// One or more jobs of the kind at this place took `took` in all.
-    pub(super) fn took(&mut self, kind: usize, took: Duration) {
+    /// So many jobs of the kind at this place ended, which took `took` in all.
+    pub(super) fn took(&mut self, kind: usize, jobs: u32, took: Duration) {
+        self.ran += jobs;
         self.busy += took;
-        if let Some((_, busy)) = self.by_kind.get_mut(kind) {
+        if let Some((ran, busy)) = self.by_kind.get_mut(kind) {
+            *ran += jobs;
             *busy += took;
         }
     }

@@ -22,6 +22,7 @@ pub(super) struct Stride {
 /// What a look at the clock showed.
 pub(super) struct Looked {
     pub(super) kind: usize,
+    pub(super) jobs: u32,
     /// How long the jobs of the stride took.
     pub(super) took: Duration,
     /// Whether it was one job, and a long one.
@@ -54,8 +55,9 @@ impl Stride {
         let took = now - self.since;
         let long = self.most == 1 && took >= LONG;
         self.most = if took < LONG / 8 { (self.most * 2).min(MOST) } else { 1 };
-        (self.since, self.jobs) = (now, 0);
-        Some(Looked { kind: self.kind, took, long })
+        let jobs = std::mem::take(&mut self.jobs);
+        self.since = now;
+        Some(Looked { kind: self.kind, jobs, took, long })
     }
 }
 

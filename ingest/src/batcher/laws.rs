@@ -4,9 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
-use wf_schema::{Batch, Priority, Queue};
+use wf_schema::{Batch, JobId, Priority, Queue};
 
 use super::*;
+use crate::group::Group;
 
 const ROOM: usize = 256 << 10;
 
@@ -29,7 +30,7 @@ fn job(queue: &str, args: usize) -> Job<'static> {
 }
 
 fn incoming<'a>(job: &'a Job<'a>) -> Incoming<'a> {
-    Incoming { job, due: None, run_time: Duration::ZERO, trace: None }
+    Incoming { job, args: ArgsRow::One(&job.args), due: None, run_time: Duration::ZERO, trace: None }
 }
 
 fn at(millis: u64) -> Moment {
@@ -39,7 +40,7 @@ fn at(millis: u64) -> Moment {
 /// Pushes jobs as one group.
 fn push(batcher: &mut Batcher<()>, jobs: &[Job<'static>], now: Moment) -> usize {
     let jobs: Vec<_> = jobs.iter().map(incoming).collect();
-    let taken = batcher.take(&jobs, now, |_, _, ()| ());
+    let taken = batcher.take(&jobs, now, |_, _, _, ()| ());
     batcher.rest();
     taken
 }
@@ -98,13 +99,35 @@ fn an_arrival_cuts_no_batch_short_while_more_is_coming() {
 }
 
 #[test]
+fn full_batches_of_a_bulk_leave_a_few_at_a_time() {
+    let mut batcher = batcher();
+    batcher.bulk_begins();
+    let jobs = vec![job("q", 10); 50];
+    let left = |batcher: &mut Batcher<()>, millis| {
+        push(batcher, &jobs, at(millis));
+        sizes(&batcher.take_ready()).len()
+    };
+    // The first finds nothing on its way.
+    let leaving: Vec<_> = (0..9).map(|_| left(&mut batcher, 0)).collect();
+    assert_eq!(leaving, [1, 0, 0, 0, 4, 0, 0, 0, 4]);
+    // Nor does one wait longer than jobs do in any case, or longer than the bulk takes.
+    assert_eq!(left(&mut batcher, 1), 0);
+    assert_eq!(batcher.deadline(), Some(Duration::from_millis(6)));
+    batcher.tick(Duration::from_millis(6));
+    assert_eq!(batcher.take_ready().len(), 1);
+    assert_eq!(left(&mut batcher, 7), 0);
+    batcher.bulk_ends();
+    assert_eq!(batcher.take_ready().len(), 1);
+}
+
+#[test]
 fn what_opens_in_the_middle_of_many_waits_for_the_next_of_them() {
     let mut batcher = batcher();
     batcher.bulk_begins();
     let job = job("q", 10);
     let group = [incoming(&job); 7];
     for _ in 0..2 {
-        batcher.take(&group, at(0), |_, _, ()| ());
+        batcher.take(&group, at(0), |_, _, _, ()| ());
         batcher.rest_for_more(at(0).clock);
         assert!(batcher.take_ready().is_empty());
     }
@@ -147,7 +170,7 @@ fn or_until_it_is_full_by_any_measure() {
     let mut full = batcher();
     let slow = job("q", 1);
     let slow = Incoming { run_time: Duration::from_millis(400), ..incoming(&slow) };
-    assert_eq!(full.take(&[slow; 6], at(0), |_, _, ()| ()), 6);
+    assert_eq!(full.take(&[slow; 6], at(0), |_, _, _, ()| ()), 6);
     full.rest();
     assert_eq!(sizes(&full.take_ready()), [3, 3]);
 }
@@ -216,7 +239,7 @@ fn a_trace_travels_with_a_job_that_leaves_alone() {
         let mut batcher = batcher();
         let job = job("q", 10);
         let traced = Incoming { trace: Some("00-a-b-01"), ..incoming(&job) };
-        assert_eq!(batcher.take(&vec![traced; count], at(0), |_, _, ()| ()), count);
+        assert_eq!(batcher.take(&vec![traced; count], at(0), |_, _, _, ()| ()), count);
         batcher.rest();
         batcher.take_ready().pop().unwrap().batch.header().trace.clone()
     };
@@ -229,7 +252,7 @@ fn what_falls_due_at_another_time_goes_in_another_batch() {
     let mut batcher = batcher();
     let job = job("q", 10);
     let jobs = [None, Some(1_000), Some(2_000), Some(1_000)].map(|due| Incoming { due, ..incoming(&job) });
-    assert_eq!(batcher.take(&jobs, at(0), |_, _, ()| ()), 4);
+    assert_eq!(batcher.take(&jobs, at(0), |_, _, _, ()| ()), 4);
     batcher.rest();
     let mut left: Vec<_> = batcher.take_ready().iter().map(|c| (c.batch.header().due, c.batch.len())).collect();
     left.sort_unstable();
@@ -267,7 +290,7 @@ fn many_lanes_are_forgotten_when_they_are_quiet() {
 /// What callers and the network may do.
 #[derive(Clone, Debug)]
 enum Act {
-    Push { queue: u8, priority: u8, due: bool, args: usize, count: usize, run_ms: u64 },
+    Push { queue: u8, priority: u8, due: bool, args: usize, count: usize, run_ms: u64, in_a_row: bool },
     Leave,
     Arrive { which: usize, ratio: u8 },
     Wait { micros: u64 },
@@ -277,9 +300,11 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let push = (0..3u8, 0..3u8, any::<bool>(), 0..20_000usize, 1..80usize, prop_oneof![Just(0), 0..2_000u64]);
+    let push = (0..3u8, 0..3u8, any::<bool>(), 0..20_000usize, 1..80usize, prop_oneof![Just(0), 0..2_000u64], any::<bool>());
     prop_oneof![
-        4 => push.prop_map(|(queue, priority, due, args, count, run_ms)| Act::Push { queue, priority, due, args, count, run_ms }),
+        4 => push.prop_map(|(queue, priority, due, args, count, run_ms, in_a_row)| {
+            Act::Push { queue, priority, due, args, count, run_ms, in_a_row }
+        }),
         3 => Just(Act::Leave),
         3 => (any::<usize>(), any::<u8>()).prop_map(|(which, ratio)| Act::Arrive { which, ratio }),
         3 => (0..8_000u64).prop_map(|micros| Act::Wait { micros }),
@@ -328,14 +353,25 @@ proptest! {
 
         for act in acts {
             match act {
-                Act::Push { queue, priority, due, args, count, run_ms } => {
+                Act::Push { queue, priority, due, args, count, run_ms, in_a_row } => {
                     let job = job(&format!("q{queue}"), args).priority(Priority::ALL[priority as usize]);
                     let due = due.then_some(2_000);
-                    let incoming = Incoming { due, run_time: Duration::from_millis(run_ms), ..incoming(&job) };
+                    // As many rows as there are jobs, or all in one row.
+                    let (jobs, run_time) = (vec![job; count], Duration::from_millis(run_ms));
+                    let single = |job| Incoming { due, run_time, ..incoming(job) };
+                    let mut group = Group::default();
+                    jobs.iter().for_each(|job| group.add(job.clone()));
+                    let rows: Vec<_> = match in_a_row {
+                        true => group.rows().map(|(job, args)| Incoming { job, args, due, run_time, trace: None }).collect(),
+                        false => jobs.iter().map(single).collect(),
+                    };
                     let (mut told, mut news) = (0, true);
-                    let taken = batcher.take(&vec![incoming; count], Moment { clock: now, wall: 1 }, |at, id, ()| {
-                        news &= at == told && ledger.told.insert(id, (job.lane.clone(), due)).is_none();
-                        told += 1;
+                    let taken = batcher.take(&rows, Moment { clock: now, wall: 1 }, |at, count, id, ()| {
+                        news &= at == told;
+                        for index in id.index..id.index + count {
+                            news &= ledger.told.insert(JobId { index, ..id }, (jobs[0].lane.clone(), due)).is_none();
+                            told += 1;
+                        }
                     });
                     prop_assert!(news && told == taken);
                     batcher.rest();
@@ -373,7 +409,9 @@ proptest! {
             prop_assert!(batcher.deadlines.iter().is_sorted_by_key(|(at, ..)| at));
             let open: usize = batcher.slots.values().filter_map(|slot| slot.open.as_ref()).map(|open| open.held).sum();
             prop_assert_eq!(open, batcher.held_open);
-            prop_assert_eq!(open + closed.iter().map(|c| c.held).sum::<usize>(), batcher.held);
+            let ready: usize = closed.iter().chain(&batcher.ready).map(|c| c.held).sum();
+            prop_assert_eq!(open + ready, batcher.held);
+            prop_assert!(batcher.ready.len() < TOGETHER && (batcher.bulks > 0 || batcher.ready.is_empty()));
             // Whoever is open waits for something: for another to arrive, or, where somebody is giving many jobs in one
             // go, for more of them until its deadline.
             let lingers = |open: &Open<()>| batcher.deadlines.iter().any(|(.., id)| *id == open.batch.header().id);

@@ -1,8 +1,13 @@
-//! Reads request bodies: piece by piece, decompressed, never more than allowed, never for ever.
+//! Reads request bodies: piece by piece, decompressed, never more than allowed, never for ever, and all of them together
+//! in bounded memory.
+
+mod budget;
+mod clock;
 
 use std::io;
+use std::ops::Deref;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::Instant;
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
@@ -13,20 +18,43 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
+use super::HttpState;
 use super::media::{Coding, coding};
 use super::problem::Problem;
+
+pub(super) use budget::Budget;
+use budget::Share;
+use clock::Clock;
 
 /// A body that is being read.
 pub(super) struct BodyReader {
     source: Source,
     read: u64,
     limit: u64,
-    idle: Duration,
+    clock: Clock,
+    /// What it takes of the memory that all bodies share: what was read and is not done with, and what decompressing
+    /// takes.
+    share: Share,
+    decoder: usize,
 }
 
 enum Source {
     Plain(BodyDataStream),
     Packed(Pin<Box<dyn AsyncRead + Send>>),
+}
+
+/// A body that was read whole. It takes its share of the memory as long as this is there.
+pub(super) struct Whole {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl Deref for Whole {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
 }
 
 impl BodyReader {
@@ -36,8 +64,8 @@ impl BodyReader {
     /// request holds that much.
     const ZSTD_WINDOW: u32 = 23;
 
-    /// Reads `body`: at most `limit` bytes once decompressed, with at most `idle` of silence.
-    pub(super) fn new(headers: &HeaderMap, body: Body, limit: u64, idle: Duration) -> Result<Self, Problem> {
+    /// Reads `body`: at most `limit` bytes once decompressed.
+    pub(super) fn new(state: &HttpState, headers: &HeaderMap, body: Body, limit: u64) -> Result<Self, Problem> {
         let coding = coding(headers)?;
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
         // Compressed bodies only grow, so this holds for them too.
@@ -45,27 +73,30 @@ impl BodyReader {
             return Err(too_large(limit).with("size", announced));
         }
         let stream = body.into_data_stream();
-        let source = match coding {
-            Coding::None => Source::Plain(stream),
+        let (source, decoder) = match coding {
+            Coding::None => (Source::Plain(stream), 0),
             Coding::Gzip => {
                 let mut decoder = GzipDecoder::new(StreamReader::new(stream.map_err(io::Error::other)));
                 decoder.multiple_members(true);
-                Source::Packed(Box::pin(decoder))
+                (Source::Packed(Box::pin(decoder)), Self::PIECE)
             }
             Coding::Zstd => {
                 let window = [DParameter::window_log_max(Self::ZSTD_WINDOW)];
                 let mut decoder = ZstdDecoder::with_params(StreamReader::new(stream.map_err(io::Error::other)), &window);
                 decoder.multiple_members(true);
-                Source::Packed(Box::pin(decoder))
+                (Source::Packed(Box::pin(decoder)), 1 << Self::ZSTD_WINDOW)
             }
         };
-        Ok(Self { source, read: 0, limit, idle })
+        let (clock, share) = (Clock::new(&state.options), state.bodies.share());
+        Ok(Self { source, read: 0, limit, clock, share, decoder })
     }
 
-    /// The next piece, or `None` at the end.
-    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Problem> {
+    /// The next piece, or `None` at the end. `held` is what the caller still has in memory of those before, in bytes.
+    pub(super) async fn piece(&mut self, held: usize) -> Result<Option<Bytes>, Problem> {
         // A body that comes out of the decompressor is always ready: others must get their turn too.
         tokio::task::consume_budget().await;
+        // Before anything is decompressed, or there would be no bound to what decompressing takes.
+        self.share.take(self.decoder + held).await?;
         let next = async {
             match &mut self.source {
                 Source::Plain(stream) => stream.next().await.transpose().map_err(|error| {
@@ -86,21 +117,29 @@ impl BodyReader {
                 }
             }
         };
-        let piece = tokio::time::timeout(self.idle, next).await.map_err(|_| {
-            let detail = format!("nothing came for {} s in the middle of the body", self.idle.as_secs());
+        let began = Instant::now();
+        let piece = tokio::time::timeout(self.clock.patience(), next).await.map_err(|_| {
+            let detail = self.clock.verdict(began.elapsed());
             Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "Too slow", detail).header(header::CONNECTION, "close")
         })??;
-        self.read += piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        if self.read > self.limit { Err(too_large(self.limit)) } else { Ok(piece) }
+        let size = piece.as_ref().map_or(0, Bytes::len);
+        self.clock.came(size, began.elapsed());
+        self.read += size as u64;
+        if self.read > self.limit {
+            return Err(too_large(self.limit));
+        }
+        self.share.take(self.decoder + held + size).await?;
+        Ok(piece)
     }
 
     /// All of it.
-    pub(super) async fn whole(mut self) -> Result<Bytes, Problem> {
+    pub(super) async fn whole(mut self) -> Result<Whole, Problem> {
         let mut whole = BytesMut::new();
-        while let Some(piece) = self.piece().await? {
+        while let Some(piece) = self.piece(whole.len()).await? {
             whole.extend_from_slice(&piece);
         }
-        Ok(whole.freeze())
+        self.share.take(whole.len()).await?;
+        Ok(Whole { bytes: whole.freeze(), _share: self.share })
     }
 }
 

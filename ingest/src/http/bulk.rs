@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Deserialize;
-use wf_schema::{Job, Limits};
+use wf_schema::Limits;
 
 use super::body::BodyReader;
 use super::idempotency::{self, IdempotencyKey};
@@ -21,6 +21,8 @@ use super::jobs::FORM;
 use super::problem::Problem;
 use super::splitter::{Block, Shape, Splitter};
 use super::{HttpState, media};
+use crate::StoredIn;
+use crate::group::Group;
 use crate::parcel::Parcel;
 use crate::producer::Bulk;
 
@@ -45,10 +47,10 @@ pub(super) async fn post(
     let key = idempotency::key(&headers)?;
     if atomic || key.is_some() {
         let limit = state.options.body_limit.min(state.options.whole_limit as u64);
-        let body = BodyReader::new(&headers, body, limit, state.options.idle_timeout)?.whole().await?;
+        let body = BodyReader::new(&state, &headers, body, limit)?.whole().await?;
         return whole(&state, uri.path(), shape, &body, atomic, key).await;
     }
-    let body = BodyReader::new(&headers, body, state.options.body_limit, state.options.idle_timeout)?;
+    let body = BodyReader::new(&state, &headers, body, state.options.body_limit)?;
     stream(&state, shape, body, media::wants_early_answer(&headers)).await
 }
 
@@ -59,7 +61,7 @@ async fn stream(state: &HttpState, shape: Shape, mut body: BodyReader, early: bo
     let mut bulk = state.producer.bulk(Report::LISTED);
     let mut report = Report::default();
     let stopped = loop {
-        let piece = match body.piece().await {
+        let piece = match body.piece(splitter.held()).await {
             Ok(Some(piece)) => piece,
             Ok(None) => break None,
             Err(problem) => break Some(problem),
@@ -86,21 +88,25 @@ async fn stream(state: &HttpState, shape: Shape, mut body: BodyReader, early: bo
     Ok(report.answer(stopped, early, false))
 }
 
-/// Hands the jobs of a block to the batcher, in groups.
+/// Hands the jobs of a block to the batcher, in groups of neighbours.
 async fn take(bulk: &mut Bulk, block: &Block, limits: &Limits, report: &mut Report) -> Result<(), Problem> {
-    let mut group: Vec<(u64, Job<'_>)> = Vec::with_capacity(Bulk::GROUP);
-    let mut items = block.items().peekable();
-    while items.peek().is_some() {
-        for (item, json) in items.by_ref().take(Bulk::GROUP) {
-            match report::read(json, limits) {
-                Ok(job) => group.push((item.index, job)),
-                Err(error) => report.reject(item, &error),
+    let (mut first, mut group) = (0, Group::default());
+    for (item, json) in block.items() {
+        let job = match report::read(json, limits) {
+            Ok(job) => job,
+            Err(error) => {
+                report.reject(item, &error);
+                continue;
             }
+        };
+        if !group.takes(&job) || first + group.len() as u64 != item.index {
+            bulk.push(first, &group).await?;
+            group.clear();
+            first = item.index;
         }
-        bulk.push(&group).await.map_err(Problem::from)?;
-        group.clear();
+        group.add(job);
     }
-    Ok(())
+    bulk.push(first, &group).await.map_err(Problem::from)
 }
 
 /// Takes all of the jobs or, if `atomic`, none.
@@ -121,10 +127,13 @@ async fn whole(
     }
     let stopped = broken.err().as_ref().map(report::broken);
     let mut report = Report::default();
-    let mut jobs = Vec::new();
+    let (mut items, mut jobs) = (Vec::new(), Vec::new());
     for (item, json) in first.items().chain(last.items()) {
         match report::read(json, &limits) {
-            Ok(job) => jobs.push((item.index, job)),
+            Ok(job) => {
+                items.push(item.index);
+                jobs.push(job);
+            }
             Err(error) => report.reject(item, &error),
         }
     }
@@ -132,24 +141,24 @@ async fn whole(
         report.hold_back(jobs.len() as u64);
         return Ok(report.answer(stopped, false, false));
     }
-    let incoming = jobs.iter().map(|(_, job)| state.producer.admit(job, None)).collect::<Result<Vec<_>, _>>()?;
+    let incoming = jobs.iter().map(|job| state.producer.admit_one(job)).collect::<Result<Vec<_>, _>>()?;
     if incoming.is_empty() {
         return Ok(report.answer(stopped, false, false));
     }
-    let (parcel, replayed) = match key {
+    let (parcel, stored, replayed) = match key {
         Some(key) => {
             let once = idempotency::publish_once(state, &key, path, body, atomic, &incoming).await?;
-            (once.parcel, once.replayed)
+            (once.parcel, StoredIn::Broker, once.replayed)
         }
         None => {
             let publisher = state.producer.publisher();
             let parcel = Parcel::pack(&incoming, &state.producer.options().batch, publisher.broker().max_message());
             demand_atomic(&parcel)?;
-            parcel.publish(publisher).await?;
-            (parcel, false)
+            let stored = parcel.publish(publisher).await?;
+            (parcel, stored, false)
         }
     };
-    report.list(&parcel, jobs.iter().map(|(index, _)| *index));
+    report.list(&parcel, stored, items.into_iter());
     Ok(report.answer(stopped, false, replayed))
 }
 

@@ -70,6 +70,13 @@ pub(super) async fn publish_once(
     atomic: bool,
     jobs: &[Incoming<'_>],
 ) -> Result<Once, Problem> {
+    // The claim is a record at the broker, and so is the only proof that a request was done: the spool, which is this
+    // process's own, cannot stand in for it.
+    let publisher = state.producer.publisher().without_spool();
+    if let Some(refusal) = publisher.refusal() {
+        let why = "an Idempotency-Key needs the broker, which keeps its record; without a key the jobs may be taken";
+        return Err(Problem::from(refusal).with("hint", why));
+    }
     // There is one principal as long as there is no authentication.
     let record = record_key("", key)?;
     let broker = state.broker();
@@ -111,7 +118,7 @@ pub(super) async fn publish_once(
 /// Steps 2 and 3.
 async fn finish(state: &HttpState, record: &Key, revision: Revision, claim: &mut Claim, parcel: &Parcel) -> Result<(), Problem> {
     let broker = state.broker();
-    if let Err(error) = parcel.publish(state.producer.publisher()).await {
+    if let Err(error) = parcel.publish(&state.producer.publisher().without_spool()).await {
         if !error.is_retryable() {
             // It never works like this: leave the key to a request that does. Should this fail, it runs out.
             let _ = broker.delete(record.clone(), revision).await;

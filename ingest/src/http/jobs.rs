@@ -11,6 +11,7 @@ use wf_schema::{Job, JobId};
 use super::body::BodyReader;
 use super::problem::Problem;
 use super::{HttpState, idempotency, media};
+use crate::StoredIn;
 
 /// What a job's JSON takes beside its args, at most, in bytes.
 pub(super) const FORM: usize = 16 << 10;
@@ -20,7 +21,7 @@ pub(super) async fn post(State(state): State<HttpState>, uri: Uri, headers: Head
     let key = idempotency::key(&headers)?;
     let producer = &state.producer;
     let limit = producer.limits().args_bytes + FORM;
-    let body = BodyReader::new(&headers, body, limit as u64, state.options.idle_timeout)?.whole().await?;
+    let body = BodyReader::new(&state, &headers, body, limit as u64)?.whole().await?;
     let job = Job::from_json(&body, producer.limits()).map_err(|error| Problem::job(&error))?;
     take(&state, uri.path(), &headers, key, &body, &job).await.map(|taken| taken.into_response())
 }
@@ -29,6 +30,8 @@ pub(super) async fn post(State(state): State<HttpState>, uri: Uri, headers: Head
 pub(super) struct Taken {
     pub(super) id: JobId,
     early: bool,
+    /// Where it is, if the answer says so.
+    pub(super) stored: Option<StoredIn>,
     replayed: bool,
     /// What the answer says beside the id.
     pub(super) request_id: Option<String>,
@@ -44,23 +47,24 @@ pub(super) async fn take(
     job: &Job<'_>,
 ) -> Result<Taken, Problem> {
     if let Some(key) = key {
-        let incoming = [state.producer.admit(job, None)?];
+        let incoming = [state.producer.admit_one(job)?];
         let once = idempotency::publish_once(state, &key, path, body, false, &incoming).await?;
         let first = once.parcel.ids().into_iter().next().ok_or_else(|| Problem::internal("a parcel without a job"))?;
         let id = JobId { batch: first.batch, index: first.first };
-        return Ok(Taken { id, early: false, replayed: once.replayed, request_id: None });
+        return Ok(Taken { id, early: false, stored: Some(StoredIn::Broker), replayed: once.replayed, request_id: None });
     }
     let early = media::wants_early_answer(headers);
     let submitted = state.producer.submit_traced(job, media::trace(headers)).await?;
-    if !early {
-        submitted.stored.stored().await?;
-    }
-    Ok(Taken { id: submitted.id, early, replayed: false, request_id: None })
+    let stored = if early { None } else { Some(submitted.stored.stored().await?) };
+    Ok(Taken { id: submitted.id, early, stored, replayed: false, request_id: None })
 }
 
 impl IntoResponse for Taken {
     fn into_response(self) -> Response {
         let mut body = json!({ "id": self.id });
+        if let Some(stored) = self.stored {
+            body["stored"] = stored.as_str().into();
+        }
         if let Some(request_id) = self.request_id {
             body["request_id"] = request_id.into();
         }

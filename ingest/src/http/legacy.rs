@@ -41,7 +41,7 @@ pub(super) async fn post(
     };
     media::json(&headers)?;
     let key = idempotency::key(&headers)?;
-    let body = BodyReader::new(&headers, body, BODY, state.options.idle_timeout)?.whole().await?;
+    let body = BodyReader::new(&state, &headers, body, BODY)?.whole().await?;
     let pair: Pair = serde_json::from_slice(&body).map_err(|error| {
         let detail = format!("{error}; expected {{\"a\": number, \"b\": number, \"request_id\": text if wanted}}");
         Problem::new(StatusCode::BAD_REQUEST, "invalid-job", "Not a job", detail)
@@ -49,5 +49,7 @@ pub(super) async fn post(
     let job = Job::new(kind, &pair).map_err(|error| Problem::job(&error))?;
     let mut taken = take(&state, uri.path(), &headers, key, &body, &job).await?;
     taken.request_id = pair.request_id;
+    // Its answers are as they always were.
+    taken.stored = None;
     Ok(taken.into_response())
 }

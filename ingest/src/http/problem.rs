@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use wf_broker::BrokerError;
 use wf_schema::JobError;
 
-use crate::{EnqueueError, PublishError};
+use crate::{EnqueueError, PublishError, SpoolError};
 
 /// An error on its way to the caller. Boxed: there are many results of it, and few of them are errors.
 #[derive(Debug)]
@@ -47,6 +47,17 @@ impl Problem {
     pub(super) fn unreachable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "broker-unreachable", "The broker cannot be reached", detail)
             .retry_after(Duration::from_secs(5))
+    }
+
+    /// The broker cannot be reached, and the spool does not take it.
+    fn spool(error: &SpoolError) -> Self {
+        if error.is_full() {
+            let detail = format!("the broker cannot be reached, and {error}");
+            return Self::new(StatusCode::INSUFFICIENT_STORAGE, "spool-full", "The spool is full", detail)
+                .retry_after(SpoolError::RETRY_AFTER);
+        }
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::unreachable(format!("the broker cannot be reached, and {error}{cause}"))
     }
 
     pub(super) fn closing() -> Self {
@@ -148,6 +159,12 @@ impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         match &error {
             PublishError::Broker(cause) => Self::broker(cause),
+            PublishError::Unreachable { retry_after, source } => {
+                let why = source.as_ref().and_then(|source| source.source()).map(|why| format!(" ({why})")).unwrap_or_default();
+                let detail = format!("the broker has not answered for a while{why}: nothing was stored");
+                Self::unreachable(detail).retry_after(*retry_after)
+            }
+            PublishError::Spool(cause) => Self::spool(cause),
             PublishError::Split(cause) => Self::too_large(format!("{error}: {cause}")),
             PublishError::TooMany { .. } => Self::too_large(error.to_string()),
             PublishError::Lost => Self::closing(),

@@ -139,6 +139,11 @@ impl Splitter {
         (self.cut(self.buffer.len()), ended)
     }
 
+    /// The bytes of the unfinished item.
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The most bytes that were ever held.
     pub(crate) fn most_held(&self) -> usize {
         self.most_held

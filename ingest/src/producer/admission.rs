@@ -1,5 +1,6 @@
 //! Letting jobs in: at once while there is room, in turn when there is not, and not at all after a while.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -27,21 +28,22 @@ impl Drop for Waiting<'_> {
 }
 
 impl Carrier {
-    /// Takes all of `jobs`, waiting for room if need be; `put` is told the place of each, its id and its batch's
-    /// receipt. When this fails, those that `put` was told of are taken and the rest is not. `more` says that others are
-    /// about to come, which those that could leave at once may wait for.
+    /// Takes all jobs of `rows`, waiting for room if need be; `put` is told, of neighbours that share a batch, the place of
+    /// the first, how many they are, its id and their receipt. When this fails, those that `put` was told of are taken and
+    /// the rest is not. `more` says that others are about to come, which those that could leave at once may wait for.
     pub(super) async fn take(
         self: &Arc<Self>,
-        jobs: &[Incoming<'_>],
+        rows: &[Incoming<'_>],
         more: bool,
-        mut put: impl FnMut(usize, JobId, &Receipt),
+        mut put: impl FnMut(usize, u32, JobId, &Receipt),
     ) -> Result<(), EnqueueError> {
+        let all: usize = rows.iter().map(|row| row.args.len()).sum();
         let mut taken = 0;
         // Who comes while others wait stands behind them, or a stream of small jobs would keep a large one out.
         if self.waiting.load(SeqCst) == 0 {
-            taken = self.take_some(jobs, taken, more, &mut put)?;
+            taken = self.take_some(rows, taken, more, &mut put)?;
         }
-        if taken == jobs.len() {
+        if taken == all {
             return Ok(());
         }
         let _waiting = Waiting::new(&self.waiting);
@@ -50,8 +52,8 @@ impl Carrier {
             loop {
                 // First in line, then look: room that is made in between is not missed.
                 let room = self.room.notified();
-                taken = self.take_some(jobs, taken, more, &mut put)?;
-                if taken == jobs.len() {
+                taken = self.take_some(rows, taken, more, &mut put)?;
+                if taken == all {
                     return Ok(());
                 }
                 tokio::select! {
@@ -68,21 +70,23 @@ impl Carrier {
         }
     }
 
-    /// Takes as many of `jobs`, from the place `from` on, as there is room for: the place of the first not taken.
+    /// Takes as many jobs of `rows`, without the first `from` of them, as there is room for: how many are taken then.
     fn take_some(
         self: &Arc<Self>,
-        jobs: &[Incoming<'_>],
+        rows: &[Incoming<'_>],
         from: usize,
         more: bool,
-        put: &mut impl FnMut(usize, JobId, &Receipt),
+        put: &mut impl FnMut(usize, u32, JobId, &Receipt),
     ) -> Result<usize, EnqueueError> {
         if self.closing.is_cancelled() {
             return Err(EnqueueError::Closed);
         }
-        let now = self.moment();
+        if let Some(refusal) = self.publisher.refusal() {
+            return Err(refusal.into());
+        }
+        let (now, rest) = (self.moment(), behind(rows, from));
         Ok(self.with(|batcher| {
-            let jobs = jobs.get(from..).unwrap_or_default();
-            let taken = batcher.take(jobs, now, |at, id, receipt| put(from + at, id, receipt));
+            let taken = batcher.take(&rest, now, |at, count, id, receipt| put(from + at, count, id, receipt));
             if more {
                 batcher.rest_for_more(now.clock);
             } else {
@@ -91,4 +95,17 @@ impl Carrier {
             from + taken
         }))
     }
+}
+
+/// The jobs of `rows` behind the first `taken`.
+fn behind<'r, 'a>(rows: &'r [Incoming<'a>], mut taken: usize) -> Cow<'r, [Incoming<'a>]> {
+    if taken == 0 {
+        return Cow::Borrowed(rows);
+    }
+    let rest = rows.iter().filter_map(|row| {
+        let skipped = taken.min(row.args.len());
+        taken -= skipped;
+        Some(Incoming { args: row.args.behind(skipped), ..*row }).filter(|row| row.args.len() > 0)
+    });
+    Cow::Owned(rest.collect())
 }

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use wf_schema::Job;
-
 use super::Producer;
 use super::carrier::Carrier;
 use crate::EnqueueError;
-use crate::batcher::Batcher;
+use crate::batcher::{Batcher, Incoming};
+use crate::group::Group;
 use crate::tally::{Tallied, Tally};
 
 /// Takes many jobs, in groups, and keeps count of what becomes of them. The memory it takes does not grow with the
@@ -35,54 +34,36 @@ impl Drop for Open {
 }
 
 impl Bulk {
-    /// The most jobs in a group: enough that the lock costs nothing a job, few enough to share it and to stay in a core's
-    /// nearest cache.
-    pub(crate) const GROUP: usize = 64;
-    /// The most bytes of args that wait for room at once; a group may be split there.
-    const STRIDE: usize = 256 << 10;
-
     pub(super) fn new(producer: Producer, listed: usize) -> Self {
         Self { open: Open::new(&producer.carrier), producer, tally: Tally::new(listed) }
     }
 
-    /// Takes a group of jobs, each with its place in the request.
+    /// Takes a group of jobs, neighbours in the request, where the first is at `first`.
     ///
     /// # Errors
     /// When one is no job, or there is no room; those before it are taken and counted, the rest of the group is not.
-    pub(crate) async fn push(&mut self, group: &[(u64, Job<'_>)]) -> Result<(), EnqueueError> {
-        let mut incoming = Vec::with_capacity(group.len());
-        let mut stopped = Ok(());
-        let mut checked = None;
-        for (_, job) in group {
-            let admitted = self.producer.admit(job, checked);
-            checked = Some(&*job.kind);
-            match admitted {
-                Ok(job) => incoming.push(job),
-                Err(error) => {
-                    stopped = Err(error);
-                    break;
-                }
-            }
-        }
-        let mut from = 0;
-        while from < incoming.len() {
-            let mut bytes = 0;
-            let fits = |job: &&crate::batcher::Incoming<'_>| {
-                bytes += job.job.args.len();
-                bytes <= Self::STRIDE
-            };
-            let stride = incoming[from..].iter().take_while(fits).count().max(1);
+    pub(crate) async fn push(&mut self, first: u64, group: &Group<'_>) -> Result<(), EnqueueError> {
+        let mut rows = Vec::new();
+        let stopped = self.admit(group, &mut rows);
+        if !rows.is_empty() {
             let tally = &mut self.tally;
-            let put = |place: usize, id, receipt: &_| {
-                if let Some((item, _)) = group.get(from + place) {
-                    tally.add(*item, id, receipt);
-                }
-            };
-            self.producer.carrier.take(&incoming[from..from + stride], true, put).await?;
-            from += stride;
+            let put = |at: usize, count, id, receipt: &_| tally.add(first + at as u64, count, id, receipt);
+            self.producer.carrier.take(&rows, true, put).await?;
         }
         self.tally.prune().await;
         stopped
+    }
+
+    /// Puts what there is of `group` before the first that is no job into `rows`.
+    fn admit<'g>(&self, group: &'g Group<'_>, rows: &mut Vec<Incoming<'g>>) -> Result<(), EnqueueError> {
+        for (job, mut args) in group.rows() {
+            while args.len() > 0 {
+                let row = self.producer.admit(job, args)?;
+                args = args.behind(row.args.len());
+                rows.push(row);
+            }
+        }
+        Ok(())
     }
 
     /// What became of all of them.

@@ -16,7 +16,7 @@ use wf_schema::{BatchId, now};
 use super::Pace;
 use crate::batcher::{Batcher, Closed, Moment};
 use crate::receipt::Duty;
-use crate::{EnqueueError, ProducerOptions, Publisher, Receipt};
+use crate::{EnqueueError, ProducerOptions, Published, Publisher, Receipt};
 
 pub(crate) struct Carrier {
     pub(super) batcher: Mutex<Batcher<Receipt>>,
@@ -121,11 +121,12 @@ impl Carrier {
             Err(error) => Err(error),
         };
         let sizes = published.as_ref().ok().map(|published| (raw, published.wire_bytes));
+        let stored = published.as_ref().map(Published::stored).unwrap_or_default();
         if let Err(error) = &published {
             let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(batch = %id, lane = %place.lane, jobs, error = %error, cause, "a batch was not stored");
         }
-        duty.settle(published.map(|_| ()).map_err(EnqueueError::from));
+        duty.settle(published.map(|_| stored).map_err(EnqueueError::from));
         self.on_their_way.lock().remove(&id);
         self.with(|batcher| batcher.arrived(&place, sizes));
     }
@@ -157,7 +158,7 @@ impl Carrier {
         let receipts: Vec<Receipt> = self.on_their_way.lock().values().cloned().collect();
         let mut first = Ok(());
         for receipt in receipts {
-            first = first.and(receipt.stored().await);
+            first = first.and(receipt.stored().await.map(drop));
         }
         first
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Published;
-use crate::Window;
+use crate::{SpoolStats, Window};
 
 /// What a [`super::Publisher`] and its clones have done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub struct PublisherStats {
     pub in_flight_messages: usize,
     /// How much may be on its way now; with the profile `auto` it follows the link.
     pub window: Window,
+    /// Messages that were put into the spool.
+    pub spooled: u64,
+    /// What the spool holds, if there is one.
+    pub spool: Option<SpoolStats>,
 }
 
 #[derive(Debug, Default)]
@@ -33,12 +37,16 @@ pub(super) struct Counters {
     jobs: AtomicU64,
     duplicates: AtomicU64,
     retries: AtomicU64,
+    spooled: AtomicU64,
 }
 
 impl Counters {
     pub(super) fn add(&self, published: &Published, jobs: usize) {
-        self.messages.fetch_add(published.messages as u64, Relaxed);
-        self.wire_bytes.fetch_add(published.wire_bytes as u64, Relaxed);
+        self.messages.fetch_add((published.messages - published.spooled) as u64, Relaxed);
+        self.spooled.fetch_add(published.spooled as u64, Relaxed);
+        if published.spooled == 0 {
+            self.wire_bytes.fetch_add(published.wire_bytes as u64, Relaxed);
+        }
         self.duplicates.fetch_add(published.duplicates as u64, Relaxed);
         self.jobs(jobs);
     }
@@ -51,7 +59,7 @@ impl Counters {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn read(&self, window: Window, in_flight: Window) -> PublisherStats {
+    pub(super) fn read(&self, window: Window, in_flight: Window, spool: Option<SpoolStats>) -> PublisherStats {
         PublisherStats {
             messages: self.messages.load(Relaxed),
             wire_bytes: self.wire_bytes.load(Relaxed),
@@ -61,6 +69,8 @@ impl Counters {
             in_flight_bytes: in_flight.bytes,
             in_flight_messages: in_flight.messages,
             window,
+            spooled: self.spooled.load(Relaxed),
+            spool,
         }
     }
 }

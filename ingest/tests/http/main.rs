@@ -3,8 +3,10 @@
 
 mod bulk;
 mod docs;
+mod hostile;
 mod idempotency;
 mod jobs;
+mod overload;
 mod server;
 mod status;
 #[path = "../support/mod.rs"]

@@ -25,6 +25,11 @@ const MAX_CONFIRMED: usize = 16_384;
 /// How long a settlement that was sent again after a lost connection may stay unanswered at first.
 const FIRST_REPETITION: Duration = Duration::from_millis(250);
 
+/// How long an acknowledgement waits for others, and how many go at once in any case: nobody waits for them, and sent one
+/// by one each would cost both sides a system call or two on the way there and back.
+const GATHERING: Duration = Duration::from_millis(2);
+const GATHERED: usize = 16;
+
 /// Who waits for the answer.
 pub(super) enum Answer {
     /// One who wants one message.
@@ -77,6 +82,8 @@ pub(super) struct Table {
     next: u64,
     pending: BTreeMap<u64, Pending>,
     queue: VecDeque<u64>,
+    /// When what is queued is to go; acknowledgements wait for others.
+    leaves_at: Option<Instant>,
     settles: BTreeSet<u64>,
     /// Those that are to be sent again at a certain time.
     timed: BTreeSet<(Instant, u64)>,
@@ -93,6 +100,7 @@ impl Table {
             next: 0,
             pending: BTreeMap::new(),
             queue: VecDeque::new(),
+            leaves_at: None,
             settles: BTreeSet::new(),
             timed: BTreeSet::new(),
             confirmed: VecDeque::new(),
@@ -109,12 +117,24 @@ impl Table {
         }
         let id = self.next;
         self.next += 1;
-        if matches!(pending.answer, Answer::Settle) {
+        let settles = matches!(pending.answer, Answer::Settle);
+        if settles {
             self.settles.insert(id);
+        }
+        // An acknowledgement may wait, and does not keep waiting what is on its way out already.
+        if !settles || pending.last.payload != ACK || self.queue.len() >= GATHERED {
+            self.leaves_at = None;
+        } else if self.queue.is_empty() {
+            self.leaves_at = Some(Instant::now() + GATHERING);
         }
         self.pending.insert(id, pending);
         self.queue.push_back(id);
         Ok(id)
+    }
+
+    /// Until when what is queued waits for more, if it does.
+    pub(super) fn gathers_until(&self, now: Instant) -> Option<Instant> {
+        self.leaves_at.filter(|at| *at > now && !self.queue.is_empty())
     }
 
     /// Takes out question `id`; nobody waits for it any more.
@@ -151,6 +171,7 @@ impl Table {
                 self.add(Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::Again)).ok();
             }
             self.queue = self.pending.keys().copied().collect();
+            self.leaves_at = None;
             self.timed.clear();
             self.pending.values_mut().for_each(|pending| pending.again_at = None);
         }
@@ -163,6 +184,7 @@ impl Table {
             if let Some(pending) = self.pending.get_mut(&id) {
                 pending.again_at = None;
                 self.queue.push_back(id);
+                self.leaves_at = None;
             }
         }
     }

@@ -106,16 +106,19 @@ impl BatchBuilder {
     }
 
     /// The number of jobs.
+    #[inline]
     pub fn len(&self) -> usize {
         self.count as usize
     }
 
     /// Whether there are no jobs.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// The size of the batch before it is compressed, in bytes, to within its tables.
+    #[inline]
     pub fn raw_len(&self) -> usize {
         let carried = self.carried.as_ref().map_or(0, Carried::raw_len);
         self.args.len() + self.args_len.len() + 2 * self.kind_of.len() + carried
@@ -126,11 +129,36 @@ impl BatchBuilder {
     /// # Errors
     /// When the job does not fit into this batch; it is unchanged then.
     pub fn push(&mut self, job: &Job<'_>) -> Result<u32, PushError> {
+        self.push_like(job, &job.args)
+    }
+
+    /// Adds a job like `job` but for its args.
+    ///
+    /// # Errors
+    /// As [`BatchBuilder::push`].
+    pub fn push_like(&mut self, job: &Job<'_>, args: &[u8]) -> Result<u32, PushError> {
         if job.format != self.header.format {
             return Err(PushError::Format);
         }
         let index = self.count;
-        self.add(&job.kind, &job.policy, &job.args)?;
+        self.add(&job.kind, &job.policy, args)?;
+        if let Some(carried) = &mut self.carried {
+            carried.add(index, 1, &[]);
+        }
+        Ok(index)
+    }
+
+    /// Adds a job like the one added last but for its args: the same kind, policy and format. Cheaper than the others,
+    /// which have to find that out.
+    ///
+    /// # Errors
+    /// When the job does not fit into this batch, or there is none that it could be like; it is unchanged then.
+    #[inline]
+    pub fn push_alike(&mut self, args: &[u8]) -> Result<u32, PushError> {
+        let (Some(&kind), Some(&policy)) = (self.kind_of.last(), self.policy_of.last()) else { return Err(PushError::Kind) };
+        self.has_room(args)?;
+        let index = self.count;
+        self.put(kind, policy, args);
         if let Some(carried) = &mut self.carried {
             carried.add(index, 1, &[]);
         }
@@ -171,14 +199,29 @@ impl BatchBuilder {
         Ok(())
     }
 
-    fn add(&mut self, kind: &str, policy: &Policy, args: &[u8]) -> Result<(), PushError> {
+    #[inline]
+    fn has_room(&self, args: &[u8]) -> Result<(), PushError> {
         let limits = Limits::default();
         if args.len() > limits.args_bytes {
             return Err(PushError::TooLarge);
         }
-        if self.count as usize >= limits.jobs || self.raw_len() + args.len() > Limits::default().raw_bytes - ROOM {
+        if self.count as usize >= limits.jobs || self.raw_len() + args.len() > limits.raw_bytes - ROOM {
             return Err(PushError::Full);
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn put(&mut self, kind_at: u8, policy_at: u8, args: &[u8]) {
+        self.kind_of.push(kind_at);
+        self.policy_of.push(policy_at);
+        column::push(&mut self.args_len, args.len() as u32);
+        self.args.extend_from_slice(args);
+        self.count += 1;
+    }
+
+    fn add(&mut self, kind: &str, policy: &Policy, args: &[u8]) -> Result<(), PushError> {
+        self.has_room(args)?;
         // Neighbours are mostly alike, so the last used entry is looked at first.
         let kind_at = place(&self.kinds, self.kind_of.last(), |k| k == kind);
         let policy_at = place(&self.policies, self.policy_of.last(), |p| p == policy);
@@ -193,11 +236,7 @@ impl BatchBuilder {
         if policy_at == self.policies.len() {
             self.policies.push(policy.clone());
         }
-        self.kind_of.push(kind_at as u8);
-        self.policy_of.push(policy_at as u8);
-        column::push(&mut self.args_len, args.len() as u32);
-        self.args.extend_from_slice(args);
-        self.count += 1;
+        self.put(kind_at as u8, policy_at as u8, args);
         Ok(())
     }
 

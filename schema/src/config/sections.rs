@@ -186,6 +186,28 @@ sections! {
         args_limit: Size = "256 KiB" in "64 B" ..= "256 KiB";
         /// How long a caller waits for room when the publish window is full, before it is told to come back later.
         room_timeout: Duration = "5 s" in "0 s" ..= "5 min";
+        /// A folder on a local disk for jobs that come while the broker cannot be reached: they are accepted, and shipped
+        /// when it can be. Unset, they are refused with 503. One process's at a time.
+        spool: Option<PathBuf> = "unset";
+        /// The most that the spool may hold; then 507. Its folder may take half as much again until what was shipped is
+        /// cleared from it.
+        spool_bytes: Size = "4 GiB" in "1 MiB" ..= "1024 TiB";
+        /// How long nothing may be heard of the broker, while something is asked of it, before it counts as unreachable:
+        /// from then on jobs go to the spool or are refused at once, and only probes ask, until one is answered.
+        unreachable_after: Duration = ["3 s", "3 s", "5 s", "10 s"] in "100 ms" ..= "5 min";
+        /// How long jobs that are on their way when the broker goes away are tried again, before they are refused or go to
+        /// the spool. One request to the broker is never cut short.
+        store_timeout: Duration = "10 s" in "0 s" ..= "5 min";
+        /// The most memory for bodies of requests that are being read, or wait for room; then 429.
+        body_memory: Size = "256 MiB" in "32 MiB" ..= "4095 MiB";
+        /// The pace at which a body must come, a second, after the first `ingest.idle_timeout`: cuts off who drips.
+        body_pace: Size = "1 KiB" in "1 B" ..= "1 GiB";
+        /// How long a body may take to come in all. Time in which the server holds its caller back does not count.
+        body_timeout: Duration = "1 h" in "1 s" ..= "1 d";
+        /// How many connections may be open at once; further ones wait to be accepted.
+        connections: u32 = "8192" in "1" ..= "1000000";
+        /// How long requests under way may go on when the node is told to stop.
+        drain_deadline: Duration = "10 s" in "0 s" ..= "1 h";
         /// How long a caller may take to send the head of a request.
         header_timeout: Duration = "10 s" in "100 ms" ..= "5 min";
         /// How long a caller may leave its connection silent, also in the middle of a body.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use wf_broker::Broker;
-use wf_ingest::{HttpState, Producer, Server};
+use wf_ingest::{HttpState, Producer, ProducerOptions, Server, Spool};
 use work_factory::connect::Layout;
 use work_factory::settings;
 
@@ -26,25 +26,32 @@ pub(super) async fn ingest(mut session: Session) -> Result<Exit, Failure> {
 pub(super) struct Front {
     server: Server,
     producer: Producer,
+    spool: Option<Spool>,
 }
 
 impl Front {
     /// Listens where the configuration says.
     pub(super) async fn bind(broker: &Arc<dyn Broker>, session: &Session) -> Result<Self, Failure> {
         let config = session.config();
-        let producer = Producer::new(broker.clone(), settings::producer(config).measured(broker));
+        let spool = settings::open_spool(config).await.map_err(|error| Failure::failed(error, Exit::Failed))?;
+        let options = ProducerOptions { spool: spool.clone(), ..settings::producer(config) };
+        let producer = Producer::new(broker.clone(), options.measured(broker));
         session.tuner.producer(&producer);
         let listen: SocketAddr = config.ingest().listen;
         let server = Server::bind(listen, HttpState::new(producer.clone(), settings::http(config))).await;
         let taken = |error| Failure::usage(format!("HTTP cannot be served on {listen} (ingest.listen): {error}"), Exit::Usage);
         let server = server.map_err(taken)?;
         tracing::info!("taking jobs on http://{}", server.local_addr());
-        Ok(Self { server, producer })
+        Ok(Self { server, producer, spool })
     }
 
     /// Serves until `stop`, lets requests under way end, and waits for jobs that were answered early.
     pub(super) async fn serve(self, stop: CancellationToken) -> Result<(), Failure> {
         self.server.serve(stop).await;
-        self.producer.close().await.map_err(|error| Failure::failed(error, Exit::Failed))
+        let closed = self.producer.close().await.map_err(|error| Failure::failed(error, Exit::Failed));
+        if let Some(spool) = self.spool {
+            spool.close().await.map_err(|error| Failure::failed(error, Exit::Failed))?;
+        }
+        closed
     }
 }

@@ -9,14 +9,16 @@ use wf_schema::{Job, JobError, Limits};
 use super::super::jobs::{FORM, mark};
 use super::super::problem::{self, Problem};
 use super::super::splitter::{Broken, Item};
-use crate::IdRange;
 use crate::parcel::Parcel;
 use crate::tally::Tallied;
+use crate::{IdRange, StoredIn};
 
 /// What became of the jobs of a request.
 #[derive(Default)]
 pub(super) struct Report {
     accepted: u64,
+    /// Of those accepted, how many are in the spool.
+    spooled: u64,
     rejected: u64,
     ids: Vec<Value>,
     /// Jobs that were accepted and whose ids are not listed.
@@ -73,6 +75,7 @@ impl Report {
     /// Adds what became of streamed jobs.
     pub(super) fn count(&mut self, tallied: Tallied) {
         self.accepted += tallied.accepted;
+        self.spooled += tallied.spooled;
         self.rejected += tallied.rejected;
         self.unlisted += tallied.unlisted;
         self.ids.extend(tallied.ids.into_iter().map(|(index, ids)| listed(index, ids)));
@@ -84,10 +87,11 @@ impl Report {
         }
     }
 
-    /// Adds the ids of a parcel whose jobs stand at `indexes` in the request.
-    pub(super) fn list(&mut self, parcel: &Parcel, mut indexes: impl Iterator<Item = u64>) {
+    /// Adds the ids of a parcel that is `stored`, and whose jobs are at `indexes` in the request.
+    pub(super) fn list(&mut self, parcel: &Parcel, stored: StoredIn, mut indexes: impl Iterator<Item = u64>) {
         for ids in parcel.ids() {
             self.accepted += u64::from(ids.count);
+            self.spooled += if stored == StoredIn::Spool { u64::from(ids.count) } else { 0 };
             let mut row: Option<(u64, IdRange)> = None;
             // Jobs that were rejected leave gaps.
             for (id, index) in ids.ids().zip(indexes.by_ref()) {
@@ -112,6 +116,13 @@ impl Report {
             }
         }
         if self.accepted > 0 {
+            if !early {
+                let stored = if self.spooled > 0 { StoredIn::Spool } else { StoredIn::Broker };
+                body["stored"] = stored.as_str().into();
+            }
+            if self.spooled > 0 {
+                body["spooled"] = self.spooled.into();
+            }
             if let Some(stopped) = stopped {
                 body["stopped"] = stopped.body();
             }
