@@ -118,6 +118,8 @@ pub fn factory(config: &Config) -> FactorySettings {
     settings.dead_bytes = factory.dead_bytes.bytes();
     settings.state_bytes = factory.state_bytes.bytes();
     settings.replicas = factory.replicas.get();
+    settings.placement_cluster = factory.placement_cluster.as_ref().map(ToString::to_string);
+    settings.placement_tags = factory.placement_tags.iter().flat_map(|tags| tags.iter()).map(str::to_owned).collect();
     settings
 }
 

@@ -41,6 +41,13 @@ pub struct FactorySettings {
     pub state_bytes: u64,
     /// How many servers of a cluster keep each message: 1, 3 or 5.
     pub replicas: u8,
+    /// Which cluster stores the streams, where several are connected; the one that is asked if it is not said.
+    // Left out where it says nothing: nodes before there was placement refuse what they do not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement_cluster: Option<String>,
+    /// Which of its servers may: those that have all of these tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub placement_tags: Vec<String>,
 }
 
 impl Default for FactorySettings {
@@ -60,6 +67,8 @@ impl Default for FactorySettings {
             dead_bytes: 1 << 30,
             state_bytes: 256 << 20,
             replicas: 1,
+            placement_cluster: None,
+            placement_tags: Vec::new(),
         }
     }
 }

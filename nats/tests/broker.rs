@@ -207,6 +207,25 @@ async fn distance_costs_no_round_trip_per_message() {
     assert_eq!(proxy.connections(), 2);
 }
 
+#[tokio::test]
+async fn nobody_is_said_to_wait_where_as_much_is_in_flight_as_may_be() {
+    let server = started(ServerOptions::new()).await;
+    let mut settings = FactorySettings::default();
+    settings.lane_in_flight = 2;
+    let broker = NatsBroker::connect_or_setup(options(&server), &settings).await.unwrap();
+    let mut source = broker.lane(lane()).await.unwrap();
+    source.grant(10, 1 << 20);
+    for n in 0..3 {
+        broker.publish(message(&lane(), n)).await.unwrap();
+    }
+    let taken = [source.next().await.unwrap(), source.next().await.unwrap()];
+    // Who waits in vain for the third is not deaf: it is not to be had.
+    let stats = broker.stats(lane()).await.unwrap();
+    assert_eq!((stats.pending, stats.in_flight, stats.waiting), (1, 2, 0));
+    taken.iter().for_each(|delivery| delivery.lease.ack());
+    source.next().await.unwrap().lease.ack();
+}
+
 /// A user with the rights that docs/deploy.md says its role needs.
 fn user(role: &str, password: &str) -> String {
     let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/deploy.md");

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wf_broker::{Consume as _, Message, OutcomeLog as _, Publish as _, Version};
 use wf_nats::testing::TestCluster;
-use wf_nats::{FactorySettings, LinkSettings, NatsBroker, NatsOptions};
+use wf_nats::{FactorySettings, LinkSettings, NatsBroker, NatsOptions, OnDifference, setup};
 use wf_schema::{BatchId, Lane, RunId};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -182,4 +182,24 @@ async fn one_is_cut_off_with_its_clients() {
     yard.cluster.in_step("WF_JOBS").await;
     yard.goes_on("its end").await;
     yard.nothing_is_lost(batch).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn streams_lie_where_the_factory_says() {
+    let cluster = TestCluster::start(3, "server_tags: [\"disk:fast\", \"site:a\"]").await;
+    let mut settings = FactorySettings::default();
+    settings.replicas = 3;
+    settings.placement_cluster = Some("test".into());
+    settings.placement_tags = vec!["disk:fast".into()];
+    let options = options(cluster.urls());
+    setup(&options, &settings, OnDifference::Refuse).await.unwrap();
+    // It is read back as it was said, and another place is a difference.
+    assert_eq!(NatsBroker::connect(options.clone()).await.unwrap().settings(), &settings);
+    let again = setup(&options, &settings, OnDifference::Refuse).await.unwrap();
+    assert_eq!((again.created.len(), again.updated.len()), (0, 0), "{again:?}");
+    settings.placement_tags = vec!["disk:slow".into()];
+    assert!(setup(&options, &settings, OnDifference::Refuse).await.is_err());
+    // And no server can have it that is not there.
+    let nowhere = setup(&options.prefix("nowhere").unwrap(), &settings, OnDifference::Refuse).await;
+    assert!(nowhere.is_err(), "{nowhere:?}");
 }

@@ -56,4 +56,4 @@ pub use sections::{
 };
 pub use size::Size;
 pub use span::Span;
-pub use token::{InboxPrefix, NodeName, Prefix};
+pub use token::{ClusterName, InboxPrefix, NodeName, Prefix, ServerTags};

@@ -125,6 +125,34 @@ async fn an_executor_that_was_frozen_past_its_lease_settles_nothing() {
     }
 }
 
+#[tokio::test]
+async fn a_second_signal_ends_an_executor_at_once_and_loses_nothing() {
+    let server = TestServer::start(ServerOptions::new());
+    let stage = Stage::new();
+    let eye = factory(&server).await;
+    let echo = Job::new("echo", &1).unwrap().store_result();
+    let long = Job::new("sleep", &BTreeMap::from([("ms", 3_000)])).unwrap().store_result();
+    let batch = publish(&*eye, &[echo, long]).await;
+    let start = || stage.start(&format!("executor --broker {}", server.url()));
+    let mut first = start();
+    until("the first to have work", async || (look(&*eye, "default.normal").await.in_flight > 0).then_some(())).await;
+    // Two different ones: of two that are the same, the system may make one.
+    first.signal("TERM");
+    first.says("draining").await;
+    first.signal("INT");
+    first.wait().await.expect(130);
+    assert_eq!(outcomes_of(&*eye, &[batch].into()).await.values().filter(|told| told.starts_with("sleep")).count(), 0);
+    let mut second = start();
+    let found = until("all outcomes", async || {
+        let found = outcomes_of(&*eye, &[batch].into()).await;
+        (found.len() == 2).then_some(found)
+    })
+    .await;
+    assert!(found.values().all(|told| told.contains(" completed 1 ")), "{found:?}");
+    second.signal("TERM");
+    second.wait().await.expect(0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_that_block_every_thread_of_their_runtime_lose_no_lease() {
     let server = TestServer::start(ServerOptions::new());
@@ -137,7 +165,7 @@ async fn handlers_that_block_every_thread_of_their_runtime_lose_no_lease() {
     let executor = Executor::start(broker.clone(), registry, ExecutorOptions::new("x").unwrap()).unwrap();
     let eye = connect(&server).await;
     let block = Job::new("block", &()).unwrap().store_result();
-    let batches = [publish(&*eye, &[block.clone()]).await, publish(&*eye, &[block]).await].into();
+    let batches = [publish(&*eye, std::slice::from_ref(&block)).await, publish(&*eye, &[block]).await].into();
     until("the outcomes", async || (outcomes_of(&*eye, &batches).await.len() == 2).then_some(())).await;
     executor.drain(None).await;
     let stats = executor.stats();

@@ -5,6 +5,7 @@
 mod poison;
 mod split;
 mod world;
+mod zombie;
 
 use std::collections::BTreeMap;
 

@@ -118,7 +118,7 @@ fn of_settings(stands: &FactorySettings, configured: &FactorySettings) -> Vec<Di
 fn untouched(role: StreamRole) -> Value {
     let mut never = json!({
         "max_msg_size": -1, "max_consumers": -1, "no_ack": false, "sealed": false,
-        "mirror": false, "sources": false, "subject_transform": false,
+        "mirror": false, "sources": false, "subject_transform": false, "persist_mode": false,
     });
     let more = match role {
         StreamRole::Jobs => json!({ "max_age": 0, "max_msgs": -1 }),

@@ -27,6 +27,7 @@ pub(crate) fn streams(layout: &Layout, settings: &FactorySettings) -> Vec<Value>
         });
         if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
             config.extend(more);
+            config.extend(placement(settings).map(|placement| ("placement".to_owned(), placement)));
         }
         config
     };
@@ -102,4 +103,13 @@ pub(crate) fn streams(layout: &Layout, settings: &FactorySettings) -> Vec<Value>
             }),
         ),
     ]
+}
+
+/// Where the streams are to lie, if that is said at all; else they may lie anywhere, and stay where they are.
+fn placement(settings: &FactorySettings) -> Option<Value> {
+    let FactorySettings { placement_cluster, placement_tags, .. } = settings;
+    let cluster = placement_cluster.as_ref().map(|cluster| ("cluster".to_owned(), json!(cluster)));
+    let tags = (!placement_tags.is_empty()).then(|| ("tags".to_owned(), json!(placement_tags)));
+    let placement: serde_json::Map<_, _> = cluster.into_iter().chain(tags).collect();
+    (!placement.is_empty()).then_some(Value::Object(placement))
 }

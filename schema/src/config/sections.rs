@@ -14,7 +14,7 @@ use super::read::Reader;
 use super::replicas::Replicas;
 use super::setting::Setting;
 use super::size::Size;
-use super::token::{InboxPrefix, NodeName, Prefix};
+use super::token::{ClusterName, InboxPrefix, NodeName, Prefix, ServerTags};
 use crate::Queue;
 
 macro_rules! default_value {
@@ -235,6 +235,10 @@ sections! {
         lease: Duration = ["30 s", "30 s", "30 s", "1 min"] in "3 s" ..= "1 h";
         /// On how many servers of a NATS cluster each message is stored.
         replicas: Replicas = "1";
+        /// Which of several connected NATS clusters stores them. Unset, the one that is asked.
+        placement_cluster: Option<ClusterName> = "unset";
+        /// Which servers of it: those that have all of these tags (`server_tags` in their configuration).
+        placement_tags: Option<ServerTags> = "unset";
         /// The most that all waiting jobs may take at the broker.
         jobs_bytes: Size = "8 GiB" in "1 MiB" ..= "1024 TiB";
         /// The most that one lane may take in the embedded broker, so that a queue nobody serves does not fill the

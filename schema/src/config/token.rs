@@ -50,3 +50,18 @@ token! {
     /// What a node calls itself.
     NodeName: up to 64 of "A-Z a-z 0-9 _ -", |b| b.is_ascii_alphanumeric() || b"_-".contains(&b)
 }
+token! {
+    /// The name of a cluster of servers.
+    ClusterName: up to 64 of "A-Z a-z 0-9 _ - .", |b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)
+}
+token! {
+    /// Tags of servers, with commas between them.
+    ServerTags: up to 200 of "A-Z a-z 0-9 _ - . : ,", |b| b.is_ascii_alphanumeric() || b"_-.:,".contains(&b)
+}
+
+impl ServerTags {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split(',').filter(|tag| !tag.is_empty())
+    }
+}

@@ -44,6 +44,7 @@ pub(in crate::doctor) fn meaning(role: StreamRole, difference: &Difference) -> M
         ("discard_new_per_subject", _) => of(Problem, "when a lane is full, its oldest accepted jobs are dropped", Update),
         ("retention", _) => of(Problem, "messages are not kept until they are settled, or not let go when they are", Anew),
         ("storage", _) => of(Problem, "a restart of the server loses what is in it", Anew),
+        ("persist_mode", _) => of(Problem, "the server answers before it has written: a crash loses accepted jobs", Anew),
         ("no_ack", _) => of(Problem, "nobody hears that a batch was stored", ByHand),
         ("sealed", _) => of(Problem, "nothing can be stored", Anew),
         ("mirror", _) => of(Problem, "nothing can be published to it", Anew),
@@ -53,6 +54,7 @@ pub(in crate::doctor) fn meaning(role: StreamRole, difference: &Difference) -> M
         ("duplicate_window", _) if less || difference.stands == "0" => {
             of(Warning, "what is sent again after a lost connection may be stored twice", Update)
         }
+        ("placement", _) => of(Note, "its copies lie elsewhere than the factory asks for", Update),
         ("num_replicas", _) if less => of(Warning, "there are fewer copies than the factory asks for", Update),
         ("max_age", Jobs | Later) => of(Problem, "jobs that wait longer are dropped", ByHand),
         ("max_age", State) => of(Problem, "claims and settings are dropped by age", ByHand),

@@ -153,6 +153,9 @@ mod tests {
         assert!(row.found.starts_with("max_age is 1 min"), "{row:?}");
         let advice = row.advice.as_deref().unwrap();
         assert!(advice.contains("--update") && advice.contains("take back max_age by hand"), "{advice}");
+        // It would be lost by a crash of the server, not only by a power failure.
+        let found = streams(&with(vec![difference("persist_mode", "\"async\"", "false")]));
+        assert!(found[0].verdict == Verdict::Problem && found[0].found.contains("loses accepted jobs"), "{found:?}");
         let found = streams(&with(vec![difference("storage", "\"memory\"", "\"file\"")]));
         assert!(found[0].advice.as_ref().unwrap().contains("nats stream rm WF_JOBS"));
         let denied = CheckupError::Denied { right: "publish to $JS.API.STREAM.INFO.WF_JOBS".into() };
