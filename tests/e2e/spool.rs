@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use futures::future::join_all;
-use wf_broker::{Broker, Consume};
+use wf_broker::Broker;
 use wf_nats::testing::{DelayProxy, ServerOptions, TestServer, Way};
 use wf_schema::{Batch, Limits};
 
@@ -170,7 +170,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let (entry, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
         let target = to.join(entry.file_name().unwrap());
-        if kind.is_dir() { copy(&entry, &target) } else { drop(std::fs::copy(&entry, &target).unwrap()) }
+        if kind.is_dir() {
+            copy(&entry, &target);
+        } else {
+            std::fs::copy(&entry, &target).unwrap();
+        }
     }
 }
 

@@ -89,7 +89,13 @@ impl Store for Memory {
 
 fn envelope(lane: &str, n: usize, size: usize) -> Envelope {
     let bytes = (0..size).map(|at| (at * 7 + n) as u8).collect::<Vec<_>>().into();
-    Envelope { lane: lane.parse().unwrap(), id: format!("id-{n}").into(), due: (n % 3 == 0).then_some(n as u64), jobs: 2, bytes }
+    Envelope {
+        lane: lane.parse().unwrap(),
+        id: format!("id-{n}").into(),
+        due: n.is_multiple_of(3).then_some(n as u64),
+        jobs: 2,
+        bytes,
+    }
 }
 
 /// All that waits, page by page, as if it was shipped and not answered.
