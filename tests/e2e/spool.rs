@@ -155,7 +155,7 @@ async fn a_cut_link_fills_the_spool_and_a_full_one_is_507() {
         accepted += 1;
     };
     assert!(accepted > 10);
-    let refused = refused.problem(507, &["spool-full", "cannot be reached"]);
+    let refused = refused.problem(507, &["spool-full", "jobs wait for the broker"]);
     assert!(refused.header("retry-after").is_some());
     link.resume(Way::Up);
     shipped(&web).await;
