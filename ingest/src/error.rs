@@ -27,8 +27,8 @@ pub enum PublishError {
         #[source]
         source: Option<Arc<BrokerError>>,
     },
-    /// The broker cannot be reached, and the spool does not take it.
-    #[error("the broker cannot be reached, and the spool did not take the jobs")]
+    /// The spool does not take it, and the broker cannot be reached or has to be given first what waits in the spool.
+    #[error("the spool, where jobs wait for the broker, did not take them")]
     Spool(#[from] SpoolError),
     /// More messages than the broker stores all-or-nothing.
     #[error("{messages} messages cannot be stored all-or-nothing; the broker takes at most {limit}")]

@@ -3,6 +3,7 @@
 //! Every function panics when something is wrong, and only then: an error for wrong input is right.
 
 use bytes::Bytes;
+use wf_schema::config::Loader;
 use wf_schema::{
     Batch, BatchBuilder, BatchId, DeadLetter, Failure, Format, Header, Job, Kind, Lane, Limits, Millis, PastFailure, Policy,
     Record, RecordBuilder, Remains, State,
@@ -81,6 +82,32 @@ pub fn job_form(data: &[u8]) {
     assert!(!value.is_err_and(|error| error.to_string().contains("recursion")), "args are nested too deeply");
 }
 
+/// The sources of a configuration: a file, then variables, one a line, then flags, with a zero byte between them. What
+/// is taken is shown, and what is shown is taken for the same; what is not is refused with a reason.
+pub fn config(data: &[u8]) {
+    let mut sources = data.splitn(3, |byte| *byte == 0);
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("wf.toml"), sources.next().unwrap_or_default()).expect("a file");
+    let mut lines = || {
+        let text = String::from_utf8_lossy(sources.next().unwrap_or_default()).into_owned();
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<Vec<_>>()
+    };
+    // Or it would read files of other people's.
+    let variables = lines().into_iter().filter(|(key, _)| key != "WF_CONFIG");
+    let loader = Loader::new().directory(directory.path()).env(variables).flags(lines());
+    match loader.load() {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(loaded) => {
+            let shown = loaded.rows().iter().map(|row| (row.key.to_owned(), row.value.clone()));
+            // Under `auto` it is also told what that came to; addresses are shown without passwords.
+            let again = shown.filter(|(key, value)| !(key == "profile" && value.starts_with("auto")) && key != "broker.url");
+            let again = loader.flags(again).load().expect("what was shown is a configuration");
+            assert_eq!(again.config, loaded.config);
+        }
+    }
+}
+
 /// The target called `name`, for those who have it from a directory.
 pub fn named(name: &str) -> Option<fn(&[u8])> {
     Some(match name {
@@ -89,6 +116,7 @@ pub fn named(name: &str) -> Option<fn(&[u8])> {
         "dead_letter" => dead_letter,
         "json_message" => json_message,
         "job_form" => job_form,
+        "config" => config,
         _ => return None,
     })
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use futures::future::join_all;
-use wf_broker::{Broker, Consume};
+use wf_broker::Broker;
 use wf_nats::testing::{DelayProxy, ServerOptions, TestServer, Way};
 use wf_schema::{Batch, Limits};
 
@@ -155,7 +155,7 @@ async fn a_cut_link_fills_the_spool_and_a_full_one_is_507() {
         accepted += 1;
     };
     assert!(accepted > 10);
-    let refused = refused.problem(507, &["spool-full", "cannot be reached"]);
+    let refused = refused.problem(507, &["spool-full", "jobs wait for the broker"]);
     assert!(refused.header("retry-after").is_some());
     link.resume(Way::Up);
     shipped(&web).await;
@@ -170,7 +170,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let (entry, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
         let target = to.join(entry.file_name().unwrap());
-        if kind.is_dir() { copy(&entry, &target) } else { drop(std::fs::copy(&entry, &target).unwrap()) }
+        if kind.is_dir() {
+            copy(&entry, &target);
+        } else {
+            std::fs::copy(&entry, &target).unwrap();
+        }
     }
 }
 

@@ -14,15 +14,17 @@ pub(super) async fn healthz() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
 
-/// Asks the broker, also while it counts as unreachable: an answer ends that.
+/// While the broker counts as unreachable, this says so at once: whoever asks may be in a hurry, and probes are under way
+/// already.
 pub(super) async fn readyz(State(state): State<HttpState>) -> Result<Response, Problem> {
     if state.stopping.is_cancelled() {
         return Err(Problem::closing());
     }
     let publisher = state.producer.publisher();
-    let answer = match publisher.breaker() {
+    let breaker = publisher.breaker().filter(|breaker| !breaker.is_open());
+    let answer = match breaker {
         Some(breaker) => breaker.probe().await,
-        None => state.broker().ping().await,
+        None => Err(BrokerError::retryable("answer for a while", "it is asked again and again")),
     };
     let spool = publisher.spool().map(Spool::stats);
     let error = match answer {
@@ -42,10 +44,7 @@ pub(super) async fn readyz(State(state): State<HttpState>) -> Result<Response, P
             add(&mut body, Some(spool));
             Ok(Json(body).into_response())
         }
-        _ => {
-            let open = publisher.breaker().is_some_and(|breaker| breaker.is_open());
-            Err(Problem::from(error).with("breaker", if open { "open" } else { "closed" }))
-        }
+        _ => Err(Problem::from(error).with("breaker", if breaker.is_none() { "open" } else { "closed" })),
     }
 }
 

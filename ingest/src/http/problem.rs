@@ -49,15 +49,15 @@ impl Problem {
             .retry_after(Duration::from_secs(5))
     }
 
-    /// The broker cannot be reached, and the spool does not take it.
+    /// Jobs wait for the broker, and the spool takes no more.
     fn spool(error: &SpoolError) -> Self {
         if error.is_full() {
-            let detail = format!("the broker cannot be reached, and {error}");
+            let detail = format!("jobs wait for the broker, and {error}");
             return Self::new(StatusCode::INSUFFICIENT_STORAGE, "spool-full", "The spool is full", detail)
                 .retry_after(SpoolError::RETRY_AFTER);
         }
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        Self::unreachable(format!("the broker cannot be reached, and {error}{cause}"))
+        Self::unreachable(format!("jobs wait for the broker, and {error}{cause}"))
     }
 
     pub(super) fn closing() -> Self {

@@ -2,21 +2,29 @@
 
 mod quiet;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::response::Response;
+use axum::routing::RouterIntoService;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{HttpState, router};
+use crate::HttpOptions;
 use quiet::{Busy, Quiet};
 
 /// Why HTTP cannot be served.
@@ -68,20 +76,11 @@ impl Server {
     pub async fn serve(self, shutdown: CancellationToken) {
         let Self { listener, state, .. } = self;
         let options = state.options.clone();
-        let app = TowerToHyperService::new(router(state.clone()).into_service::<hyper::body::Incoming>());
+        let app = TowerToHyperService::new(router(state.clone()).into_service::<Incoming>());
         let places = Arc::new(Semaphore::new(options.connections));
         let graceful = GracefulShutdown::new();
         let cut_off = CancellationToken::new();
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(options.header_timeout)
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(256)
-            .keep_alive_interval(options.idle_timeout / 2)
-            .keep_alive_timeout(options.idle_timeout / 2);
+        let builder = builder(&options);
         loop {
             let accepted = async {
                 // Who finds no place waits in the operating system's queue.
@@ -102,19 +101,7 @@ impl Server {
                 }
             };
             tune(&stream);
-            let busy = Busy::default();
-            let service = {
-                let (app, busy) = (app.clone(), busy.clone());
-                hyper::service::service_fn(move |request| {
-                    let (app, busy) = (app.clone(), busy.guard());
-                    async move {
-                        let answer = hyper::service::Service::call(&app, request).await;
-                        drop(busy);
-                        answer
-                    }
-                })
-            };
-            let io = TokioIo::new(Quiet::new(stream, busy, options.idle_timeout));
+            let (io, service) = guarded(stream, app.clone(), options.idle_timeout);
             let connection = graceful.watch(builder.serve_connection(io, service).into_owned());
             let cut_off = cut_off.clone();
             tokio::spawn(async move {
@@ -131,6 +118,57 @@ impl Server {
         }
         cut_off.cancel();
     }
+}
+
+impl HttpState {
+    /// Serves one connection that somebody else has accepted, until its caller ends it or is cut.
+    pub async fn serve_stream<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, stream: S) {
+        let options = self.options.clone();
+        let app = TowerToHyperService::new(router(self).into_service::<Incoming>());
+        let (io, service) = guarded(stream, app, options.idle_timeout);
+        if let Err(error) = builder(&options).serve_connection(io, service).await {
+            tracing::debug!(error = %error, "a connection ended");
+        }
+    }
+}
+
+/// The limits of every connection.
+fn builder(options: &HttpOptions) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .keep_alive_interval(options.idle_timeout / 2)
+        .keep_alive_timeout(options.idle_timeout / 2);
+    builder
+}
+
+/// All that is served, as hyper has it.
+type App = TowerToHyperService<RouterIntoService<Incoming>>;
+
+/// What serves the requests that come over `stream`, and ends it once nothing happens there for `idle`.
+fn guarded<S>(
+    stream: S,
+    app: App,
+    idle: Duration,
+) -> (TokioIo<Quiet<S>>, impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send + 'static>) {
+    let busy = Busy::default();
+    let service = {
+        let busy = busy.clone();
+        hyper::service::service_fn(move |request| {
+            let (answer, busy) = (app.call(request), busy.guard());
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                answer
+            }
+        })
+    };
+    (TokioIo::new(Quiet::new(stream, busy, idle)), service)
 }
 
 /// Small answers leave at once, and peers that are gone are found out.

@@ -105,7 +105,7 @@ impl Record {
     pub(super) fn write(&self) -> Bytes {
         let mut out = Vec::with_capacity(HEAD + self.id.len() + 4);
         out.push(VERSION);
-        out.push(u8::from(self.sent) * SENT | u8::from(self.due.is_some()) * LATER);
+        out.push((u8::from(self.sent) * SENT) | (u8::from(self.due.is_some()) * LATER));
         out.extend_from_slice(&self.jobs.to_le_bytes());
         out.extend_from_slice(&self.size.to_le_bytes());
         out.extend_from_slice(&self.crc.to_le_bytes());

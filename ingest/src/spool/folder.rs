@@ -12,6 +12,8 @@ use super::store::DiskStore;
 
 const LOCK: &str = "lock";
 const DATABASE: &str = "db";
+/// What the names of what is aside start with.
+const DAMAGED: &str = "damaged-";
 /// fjall writes it last when it makes a database.
 const DATABASE_MADE: &str = "version";
 
@@ -61,19 +63,54 @@ impl Folder {
             // A process died while it made it. There is nothing in it yet.
             fs::remove_dir_all(&database).map_err(io("clear"))?;
         }
+        let failed = |error: fjall::Error| SpoolError::Open { path: self.path.clone(), source: Arc::new(error) };
         let error = match DiskStore::open(&database) {
-            Ok(store) => return self.tell_of_others().map(|()| store).map_err(io("list")),
-            Err(error) if is_damage(&error) => error,
-            Err(error) => return Err(SpoolError::Open { path: self.path.clone(), source: Arc::new(error) }),
+            Ok(store) => return self.tell_of_damage().map(|()| store).map_err(io("list")),
+            // The last commit, most likely: the power went before all of it was written, so nobody was told of it.
+            Err(fjall::Error::JournalRecovery(error)) => {
+                let aside = self.cut_tail(&database).map_err(io("mend"))?;
+                tracing::error!(aside = %aside.display(), %error, "the spool's last commit was torn and was cut off; the journal as it was is kept aside");
+                match DiskStore::open(&database) {
+                    Ok(store) => return Ok(store),
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
         };
-        let aside = self.path.join(format!("{DATABASE}.damaged-{}", now()));
+        if !is_damage(&error) {
+            return Err(failed(error));
+        }
+        let aside = self.path.join(format!("{DAMAGED}{DATABASE}-{}", now()));
         tracing::error!(
             aside = %aside.display(),
             error = &error as &dyn std::error::Error,
             "the spool is damaged and was kept aside: jobs in it that were not shipped stay there"
         );
         fs::rename(&database, &aside).and_then(|()| sync(&self.path)).map_err(io("set aside"))?;
-        DiskStore::open(&database).map_err(|error| SpoolError::Open { path: self.path.clone(), source: Arc::new(error) })
+        DiskStore::open(&database).map_err(failed)
+    }
+
+    /// Takes the end off what was written last, so that it counts as not written; keeps the journal as it was aside.
+    fn cut_tail(&self, database: &Path) -> io::Result<PathBuf> {
+        let number = |path: &Path| path.file_stem()?.to_str()?.parse::<u64>().ok();
+        let mut journals = Vec::new();
+        for entry in fs::read_dir(database)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "jnl") {
+                journals.extend(number(&path).map(|number| (number, path)));
+            }
+        }
+        let (_, journal) = journals.into_iter().max().ok_or(io::ErrorKind::NotFound)?;
+        let aside = self.path.join(format!("{DAMAGED}journal-{}", now()));
+        fs::copy(&journal, &aside)?;
+        File::open(&aside)?.sync_all()?;
+        sync(&self.path)?;
+        let mut file = OpenOptions::new().read(true).write(true).open(&journal)?;
+        // A journal is made with zeros in front of it; its commits end with a mark that has none.
+        let end = last_byte(&mut file)?;
+        file.set_len(end.saturating_sub(1))?;
+        file.sync_all()?;
+        Ok(aside)
     }
 
     /// Where it is.
@@ -81,16 +118,33 @@ impl Folder {
         &self.path
     }
 
-    /// Reminds people of damaged databases.
-    fn tell_of_others(&self) -> io::Result<()> {
+    /// Reminds people of what is aside.
+    fn tell_of_damage(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{DATABASE}.damaged-"))) {
-                tracing::warn!(path = %path.display(), "a damaged spool is still aside");
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DAMAGED)) {
+                tracing::warn!(path = %path.display(), "a damaged part of the spool is still aside");
             }
         }
         Ok(())
     }
+}
+
+/// Where the last byte of `file` ends that is not zero.
+fn last_byte(file: &mut File) -> io::Result<u64> {
+    let mut piece = vec![0; 1 << 20];
+    let mut end = file.metadata()?.len();
+    while end > 0 {
+        let start = end.saturating_sub(piece.len() as u64);
+        let piece = &mut piece[..(end - start) as usize];
+        file.seek(io::SeekFrom::Start(start))?;
+        file.read_exact(piece)?;
+        if let Some(at) = piece.iter().rposition(|byte| *byte != 0) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 /// Whether what is written there is at fault, and not the disk, its rights, or another process.

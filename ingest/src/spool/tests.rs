@@ -89,7 +89,13 @@ impl Store for Memory {
 
 fn envelope(lane: &str, n: usize, size: usize) -> Envelope {
     let bytes = (0..size).map(|at| (at * 7 + n) as u8).collect::<Vec<_>>().into();
-    Envelope { lane: lane.parse().unwrap(), id: format!("id-{n}").into(), due: (n % 3 == 0).then_some(n as u64), jobs: 2, bytes }
+    Envelope {
+        lane: lane.parse().unwrap(),
+        id: format!("id-{n}").into(),
+        due: n.is_multiple_of(3).then_some(n as u64),
+        jobs: 2,
+        bytes,
+    }
 }
 
 /// All that waits, page by page, as if it was shipped and not answered.
@@ -336,6 +342,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The journal of a spool that is written to.
+fn journal(of: &Path) -> std::path::PathBuf {
+    let journals = fs::read_dir(of.join("db")).unwrap().map(|entry| entry.unwrap().path());
+    journals.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).max().unwrap()
+}
+
 async fn on_disk(path: &Path) -> Spool {
     Spool::open(SpoolOptions { path: path.to_owned(), bytes: 1 << 30 }).await.unwrap()
 }
@@ -354,11 +366,6 @@ async fn on_disk_what_was_answered_survives_and_torn_tails_are_cut() {
     let torn = folder.path().join("torn");
     copy(&path, &torn);
     // Where they differ is where the last put was written; the end of it is torn off.
-    let journal = |of: &Path| {
-        let db = of.join("db");
-        let journals = fs::read_dir(db).unwrap().map(|entry| entry.unwrap().path());
-        journals.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).max().unwrap()
-    };
     let (before, after) = (fs::read(journal(&whole)).unwrap(), fs::read(journal(&torn)).unwrap());
     let start = before.iter().zip(&after).position(|(before, after)| before != after).unwrap();
     fs::OpenOptions::new().write(true).open(journal(&torn)).unwrap().set_len(start as u64 + 1_000).unwrap();
@@ -386,8 +393,32 @@ async fn a_damaged_database_is_kept_aside_and_the_spool_begins_anew() {
     spool.put(vec![envelope("q.normal", 1, 2_000)], false).await.unwrap();
     let aside = fs::read_dir(&path)
         .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("db.damaged-"));
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("damaged-db-"));
     assert_eq!(aside.count(), 1);
+}
+
+/// The power may go when the end of a commit is on disk and its middle is not.
+#[tokio::test]
+async fn a_commit_that_is_torn_in_its_middle_takes_no_other_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let spool = on_disk(&path).await;
+    for n in 0..5 {
+        spool.put(vec![envelope("q.normal", n, 20_000)], false).await.unwrap();
+    }
+    let before = folder.path().join("before");
+    copy(&path, &before);
+    spool.put(vec![envelope("q.normal", 5, 20_000)], false).await.unwrap();
+    spool.close().await.unwrap();
+    let (old, mut new) = (fs::read(journal(&before)).unwrap(), fs::read(journal(&path)).unwrap());
+    let start = old.iter().zip(&new).position(|(old, new)| old != new).unwrap();
+    new[start + 8_192..start + 12_288].fill(0);
+    fs::write(journal(&path), new).unwrap();
+    let opened = on_disk(&path).await;
+    assert_eq!(ids(&opened)["q.normal"], ["id-0", "id-1", "id-2", "id-3", "id-4"]);
+    let aside = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("damaged-journal-");
+    assert_eq!(fs::read_dir(&path).unwrap().filter(|entry| aside(entry.as_ref().unwrap())).count(), 1);
+    opened.put(vec![envelope("q.normal", 6, 10)], false).await.unwrap();
 }
 
 #[tokio::test]

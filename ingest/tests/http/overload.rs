@@ -24,7 +24,7 @@ async fn callers_beyond_what_fits_are_refused_in_bounded_memory_and_it_passes() 
     let single =
         (0..200).map(|_| Answer::of(site.post("/v1/jobs", "application/json", job.clone()).header("prefer", "respond-async")));
     let bulk = (0..50).map(|_| {
-        let body = format!("[{}]", vec![job.as_str(); 2].join(","));
+        let body = format!("[{}]", [job.as_str(); 2].join(","));
         Answer::of(site.post("/v1/jobs/batch", "application/json", body).header("prefer", "respond-async"))
     });
     let (single, bulk) = tokio::join!(join_all(single), join_all(bulk));
