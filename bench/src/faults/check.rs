@@ -34,7 +34,10 @@ pub(crate) struct Findings {
     pub(crate) completed: u64,
     /// Jobs that became dead letters.
     pub(crate) dead: u64,
-    /// Dead letters of jobs that would have succeeded.
+    /// Dead letters of jobs that were completed: nothing is lost, but somebody has to look. A broker that could write
+    /// that a message was acknowledged, and not that it is gone, leaves such.
+    pub(crate) buried_done: u64,
+    /// Dead letters of jobs that would have succeeded, and were not completed.
     pub(crate) condemned: u64,
     /// Accepted, and without an outcome or a trace that it waits.
     pub(crate) lost: u64,
@@ -82,6 +85,7 @@ impl AddAssign for Findings {
         self.unknown += other.unknown;
         self.completed += other.completed;
         self.dead += other.dead;
+        self.buried_done += other.buried_done;
         self.condemned += other.condemned;
         self.lost += other.lost;
         self.duplicated += other.duplicated;

@@ -76,8 +76,10 @@ async fn through(scenario: &Scenario, site: &mut Site) -> anyhow::Result<Finding
     (scenario.strike)(site).await?;
     site.pause(FLOW).await;
     site.end_load().await?;
-    settle(site).await?;
     let mut strays = Vec::new();
+    if let Some(left) = settle(site).await? {
+        strays.push(format!("stuck: {left} messages wait at the broker, and nothing happens any more"));
+    }
     for node in site.nodes() {
         if let Some(status) = node.ended() {
             strays.push(format!("stuck: {} ended by itself: {status}", node.name()));
@@ -108,8 +110,9 @@ async fn through(scenario: &Scenario, site: &mut Site) -> anyhow::Result<Finding
     Ok(findings)
 }
 
-/// Waits until everything that was accepted has its outcome and nothing is under way any more, or nothing happens.
-async fn settle(site: &mut Site) -> anyhow::Result<()> {
+/// Waits until everything that was accepted has its outcome and nothing is under way any more, or nothing happens: then
+/// how many messages wait, if all outcomes are there.
+async fn settle(site: &mut Site) -> anyhow::Result<Option<u64>> {
     let archive = match site.setup.store {
         Store::Embedded => None,
         _ => Some(Archive::of(&site.url).await?),
@@ -125,7 +128,7 @@ async fn settle(site: &mut Site) -> anyhow::Result<()> {
             archive.add_dead(&mut evidence).await.ok();
         }
         if evidence.open().is_empty() && waiting == Some(0) {
-            return Ok(());
+            return Ok(None);
         }
         let ended = evidence.runs.iter().filter(|run| run.ended.is_some()).count();
         let now = Some((evidence.runs.len(), ended, evidence.dead.len(), waiting));
@@ -133,7 +136,8 @@ async fn settle(site: &mut Site) -> anyhow::Result<()> {
             (seen, since) = (now, Instant::now());
         }
         if since.elapsed() > 2 * LEASE + PATIENCE {
-            return Ok(());
+            // What is open is found by the check, one by one.
+            return Ok(waiting.filter(|_| evidence.open().is_empty()));
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -17,10 +17,17 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         evidence.runs.iter().filter(|run| settled.contains(&run.id)).map(|run| run.key.as_str()).collect();
     findings.jobs = evidence.asked.len() as u64;
     findings.dead = evidence.dead.len() as u64;
-    findings.completed = (outcomes.keys().filter(|key| !evidence.dead.contains_key(**key))).count() as u64;
+    let completed = evidence.runs.iter().filter(|run| run.ended.is_some_and(|(_, well)| well));
+    let completed: BTreeSet<&str> = completed.map(|run| run.key.as_str()).collect();
+    findings.completed = completed.len() as u64;
     for key in evidence.dead.keys().filter(|key| !key.ends_with(DOOMED)) {
-        findings.condemned += 1;
-        findings.say(|| format!("condemned: {key} would have succeeded, and is a dead letter"));
+        if completed.contains(key.as_str()) {
+            findings.buried_done += 1;
+            findings.say(|| format!("buried: {key} was completed, and is a dead letter too"));
+        } else {
+            findings.condemned += 1;
+            findings.say(|| format!("condemned: {key} would have succeeded, and is a dead letter"));
+        }
     }
     for (key, asked) in &evidence.asked {
         let key = key.as_str();

@@ -87,6 +87,10 @@ fn a_dead_letter_of_a_job_that_would_have_succeeded_is_a_broken_promise() {
     story.0.dead.insert("a".into(), 50);
     let found = story.end(100);
     assert_eq!((found.condemned, found.lost, found.is_bad()), (1, 0, true), "{found:?}");
+    let mut story = self::story().accepted("a", 10).ran("a", "x", 20, Some(30));
+    story.0.dead.insert("a".into(), 50);
+    let found = story.end(100);
+    assert_eq!((found.condemned, found.buried_done, found.completed, found.is_bad()), (0, 1, 1, false), "{found:?}");
 }
 
 #[test]
