@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 use wf_broker::{BoxFuture, Broker, BrokerError, Gate, Result, Window};
 
+use crate::clock;
 use crate::connect::{ConnectError, connect};
 use crate::connection::Connection;
 use crate::control::StatsCache;
@@ -40,6 +41,7 @@ pub struct NatsBroker {
     pub(crate) window: Gate,
     publishing: Vec<Arc<Connection>>,
     consuming: Vec<Arc<Connection>>,
+    _clock: AbortOnDropHandle<()>,
 }
 
 impl NatsBroker {
@@ -69,6 +71,10 @@ impl NatsBroker {
         let consuming =
             shared(consuming.into_iter().map(|(connection, address)| (connection.living_at(&home), address)).collect());
         futures::future::join_all(consuming.iter().map(|connection| connection.counts_since(&options.layout))).await;
+        // Before anything is dated.
+        clock::ask(&first, &options.layout).await;
+        let first = Arc::new(first);
+        let clock = AbortOnDropHandle::new(tokio::spawn(clock::keep_asking(first.clone(), options.layout.clone())));
         tracing::info!(broker = options.name, lease_s = settings.lease.as_secs_f32(), "connected to the factory's broker");
         Ok(Arc::new(Self {
             consumers: Arc::new(LaneConsumers::new(options.layout.clone(), settings.clone())),
@@ -80,9 +86,10 @@ impl NatsBroker {
             sweeping: OnceLock::new(),
             name: options.name,
             window: Gate::new(Window { bytes: link.publish_bytes, messages: link.publish_messages }),
-            publishing: std::iter::once(Arc::new(first)).chain(shared(rest)).collect(),
+            publishing: std::iter::once(first).chain(shared(rest)).collect(),
             consuming,
             link,
+            _clock: clock,
         }))
     }
 

@@ -18,6 +18,7 @@ mod acked;
 mod api;
 mod broker;
 mod checkup;
+mod clock;
 mod connect;
 mod connection;
 mod consume;

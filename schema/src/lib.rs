@@ -54,4 +54,4 @@ pub use outcome::{Failure, PastFailure, State};
 pub use policy::{Backoff, Policy};
 pub use record::{Mark, OutcomeView, Record, RecordBuilder, RecordHeader};
 pub use run_times::{RunTime, RunTimes};
-pub use time::{Millis, now};
+pub use time::{Millis, follow_clock, now};
