@@ -65,11 +65,10 @@ async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge:
             return bury_whole(node, delivery, held, &error).await;
         }
     };
-    let (mut settling, settled, suspicion) = Settling::take_up(node.clone(), work.clone(), held, delivery.delivered).await?;
+    let (mut settling, mut settled, suspicion) = Settling::take_up(node.clone(), work.clone(), held, delivery.delivered).await?;
     let care = suspicion.asks_for_care(delivery.delivered);
-    let skipped = settled.iter().filter(|settled| **settled).count();
-    count_up(&node.tally.skipped, skipped as u64);
     if care {
+        count_skipped(node, &settled);
         drop(place);
         return careful::run(node, &work, settling, settled, &suspicion, &mut charge).await;
     }
@@ -82,6 +81,10 @@ async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge:
         false => Some(place),
     };
     let Some(turn) = turn else { return settling.release().await };
+    if again {
+        settling.catch_up(&mut settled).await?;
+    }
+    let skipped = count_skipped(node, &settled);
     settling.begin();
     tracing::debug!(batch = %work.header.id, jobs = work.batch.len(), skipped, delivered = delivery.delivered, "begun");
     let mut jobs = Jobs::new(node.clone(), work, settling, settled, charge.hand.clone());
@@ -90,6 +93,13 @@ async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge:
         charge.ran(busy);
     }
     jobs.settle().await
+}
+
+/// Jobs that need not be run, for they are settled.
+fn count_skipped(node: &Node, settled: &[bool]) -> usize {
+    let skipped = settled.iter().filter(|settled| **settled).count();
+    count_up(&node.tally.skipped, skipped as u64);
+    skipped
 }
 
 /// A place at `places`; `None` when the node drains, or others want the batch, before there is one.

@@ -38,6 +38,9 @@ const LARGEST: usize = 4 << 20;
 /// The smallest message that anything is cut down to, in bytes.
 const SMALLEST: usize = 4 * 1024;
 
+/// How long what was read of a run's records counts as what is there.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// Why a run cannot be settled here.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Lost {
@@ -92,15 +95,33 @@ impl Settling {
         if again {
             let log = this.log().await?;
             suspicion = Suspicion::read(&log.records, &this.work, |writer| this.node.is_own(writer));
-            for outcome in log.records.iter().flat_map(Record::iter) {
-                if let Some(place) = this.work.place_of(outcome.index()) {
-                    settled[place] = true;
-                }
-            }
-            (this.step, this.version) = (log.steps, log.version);
-            this.publish(Appended(log.records.into_iter().last())).await?;
+            this.follow(log, &mut settled).await?;
         }
         Ok((this, settled, suspicion))
+    }
+
+    /// Looks once more at what is on record before anything begins, if the last look was long ago. A run that waited for
+    /// its turn may have been settled meanwhile, by a holder from whom nothing was heard when it was delivered again.
+    pub(crate) async fn catch_up(&mut self, settled: &mut [bool]) -> Result<(), Lost> {
+        if self.since.elapsed() <= FRESH {
+            return Ok(());
+        }
+        let log = self.log().await?;
+        if log.steps == self.step {
+            return Ok(());
+        }
+        self.follow(log, settled).await
+    }
+
+    /// Goes on from where `log` stands.
+    async fn follow(&mut self, log: Log, settled: &mut [bool]) -> Result<(), Lost> {
+        for outcome in log.records.iter().flat_map(Record::iter) {
+            if let Some(place) = self.work.place_of(outcome.index()) {
+                settled[place] = true;
+            }
+        }
+        (self.step, self.version) = (log.steps, log.version);
+        self.publish(Appended(log.records.into_iter().last())).await
     }
 
     /// Says on record what is begun next, before it is.

@@ -111,11 +111,14 @@ impl<'a> Judge<'a> {
         Self { evidence, records, last_end }
     }
 
-    /// Whether `run` may not have come to its settling before `again` began, through no fault of the factory's.
+    /// Whether `run` may not have come to its settling before `again` began, through no fault of the factory's: its own
+    /// node was disturbed, or that of `again`, which may have taken the batch back before the node of `run` had anything
+    /// on record.
     fn cut_off(&self, run: &Run, again: &Run) -> bool {
         let last = self.last_end.get(&(run.id.batch, run.node.as_str(), run.process)).copied();
         let settling = last.unwrap_or(u64::MAX).saturating_add(SETTLING).min(again.begun);
-        let disturbances = self.evidence.disturbances.iter().filter(|disturbance| disturbance.reaches(&run.node));
+        let reaches = |disturbance: &&Disturbance| disturbance.reaches(&run.node) || disturbance.reaches(&again.node);
+        let disturbances = self.evidence.disturbances.iter().filter(reaches);
         let mut disturbances = disturbances.filter(|disturbance| disturbance.until + SETTLING >= run.begun);
         disturbances.any(|disturbance| disturbance.from <= settling)
     }

@@ -105,7 +105,7 @@ impl World {
         Session::new(&self.store, []).publish(message).await.unwrap();
     }
 
-    fn node(&self, session: &Arc<Session>, run: RunId, hand: &Arc<Mutex<Option<Arc<Hand>>>>) -> Arc<Node> {
+    pub(super) fn node(&self, session: &Arc<Session>, run: RunId, hand: &Arc<Mutex<Option<Arc<Hand>>>>) -> Arc<Node> {
         let (hand, splitting, here) = (hand.clone(), self.splitting, Arc::new(Mutex::new(0)));
         let dying = session.clone();
         let (scripts, started, store, batch) = (self.scripts.clone(), self.started.clone(), self.store.clone(), self.batch);

@@ -73,3 +73,25 @@ fn a_late_release_gives_the_run_to_a_third() {
         world.check();
     });
 }
+
+#[test]
+fn who_has_waited_for_its_turn_looks_again() {
+    runtime().block_on(async {
+        let world = World::new(vec![Script { store_result: true, ..plain(0) }]).await;
+        let (first, second) = (Session::new(&world.store, []), Session::new(&world.store, []));
+        let delivery = first.take().unwrap();
+        world.store.lock().expire_one(delivery.run);
+        let again = second.take().unwrap();
+        let node = world.node(&second, again.run, &Arc::default());
+        let work = Work::read(&again, node.options.reading()).unwrap();
+        let held = node.renewals.hold(&again).unwrap();
+        let (mut settling, mut settled, _) = Settling::take_up(node, work, held, again.delivered).await.unwrap();
+        // The one before it was heard of no more, and is there all the same.
+        world.live(&first, delivery).await;
+        settling.catch_up(&mut settled).await.unwrap();
+        assert_eq!(settled, [false], "it has looked just now");
+        tokio::time::sleep(FRESH * 2).await;
+        settling.catch_up(&mut settled).await.unwrap();
+        assert_eq!(settled, [true]);
+    });
+}
