@@ -12,7 +12,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// What every node is told: to notice soon, so that a round takes seconds.
 pub(crate) const SETTINGS: &[(&str, &str)] = &[
     ("factory.lease", "3 s"),
-    ("factory.dedup_window", "1 min"),
+    ("factory.dedup_window", "2 min"),
     ("broker.connect_timeout", "1 s"),
     ("broker.request_timeout", "1500 ms"),
     ("broker.ping_interval", "500 ms"),
