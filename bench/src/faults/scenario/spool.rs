@@ -23,7 +23,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "spool-disk-full",
             "the disk under the spool fills up while the broker is away",
             true,
-            |_| setup(Some(16 << 20)),
+            |_| setup(Some(192 << 20)),
             full,
         ),
     ]
