@@ -121,6 +121,7 @@ impl Batch {
     }
 
     /// The job at `place`, from 0 to `len`.
+    #[inline]
     pub fn get(&self, place: usize) -> Option<JobView<'_>> {
         self.slots.get(place).map(|slot| JobView { batch: self, slot: *slot })
     }
@@ -182,11 +183,13 @@ impl<'a> JobView<'a> {
     }
 
     /// The job's index in the batch it was born in.
+    #[inline]
     pub fn index(&self) -> u32 {
         self.slot.index
     }
 
     /// Which attempt this is, from 1.
+    #[inline]
     pub fn attempt(&self) -> u32 {
         self.slot.attempt
     }
@@ -197,16 +200,19 @@ impl<'a> JobView<'a> {
     }
 
     /// The kind's place in [`Batch::kinds`].
+    #[inline]
     pub fn kind_slot(&self) -> usize {
         self.slot.kind as usize
     }
 
     /// How the job is to be treated.
+    #[inline]
     pub fn policy(&self) -> &'a Policy {
         &self.batch.policies[self.slot.policy as usize]
     }
 
     /// What its handler is given.
+    #[inline]
     pub fn args(&self) -> &'a [u8] {
         // Spans are made by `layout` and `json`, which keep them inside.
         self.batch.args.get(self.slot.args.range()).unwrap_or_default()

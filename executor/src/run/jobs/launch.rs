@@ -110,6 +110,7 @@ impl Jobs {
     }
 
     /// The outcome of a job that is not worth starting any more.
+    #[inline]
     fn expired(&self, job: &JobView<'_>, place: usize) -> Option<Outcome> {
         let worth = job.policy().expires_in_ms?;
         job.policy().expires_at(self.work.header.enqueued_at).filter(|at| *at <= now())?;
