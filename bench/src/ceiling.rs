@@ -25,9 +25,11 @@ pub(crate) async fn ceiling(options: &Options) -> anyhow::Result<()> {
     let yards = SYNCS.map(|(name, always)| (name, Yard::new(always, Default::default())));
     let mut sides = Vec::new();
     for (sync, yard) in &yards {
-        sides.push(Side::new(format!("ours, {sync}"), move || ours(yard, jobs, false)));
+        sides.push(Side::new(format!("ours, {sync}"), move || ours(yard, jobs, job)));
         sides.push(Side::new(format!("bare loop, {sync}"), move || raw::run(yard.link().url(), jobs)));
-        sides.push(Side::new(format!("ours, outcomes stored, {sync}"), move || ours(yard, jobs, true)));
+        sides.push(Side::new(format!("ours, outcomes stored, {sync}"), move || {
+            ours(yard, jobs, |n| job(n).map(Job::store_result))
+        }));
     }
     measure(&mut report, options, 5, sides).await?;
     for (sync, _) in &yards {
@@ -47,9 +49,12 @@ fn job(n: u64) -> anyhow::Result<Job<'static>> {
     Ok(Job::compact("noop", &n)?)
 }
 
-async fn ours(yard: &Yard, jobs: u64, store: bool) -> anyhow::Result<Sample> {
+async fn ours(
+    yard: &Yard,
+    jobs: u64,
+    make: impl Fn(u64) -> anyhow::Result<Job<'static>> + Send + Sync + 'static,
+) -> anyhow::Result<Sample> {
     let factory = yard.factory("local", &[]).await?;
-    let make = move |n| job(n).map(|job| if store { job.store_result() } else { job });
     let flowed = work::end_to_end(&factory, &factory, jobs, make).await?;
     factory.close().await?;
     Ok(Sample::rate(jobs, flowed.took).and("batch", "jobs", jobs as f64 / flowed.batches as f64))
