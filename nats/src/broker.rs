@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::task::AbortOnDropHandle;
 use wf_broker::{BoxFuture, Broker, BrokerError, Gate, Result, Window};
+use wf_schema::follow_clock;
 
 use crate::clock;
 use crate::connect::{ConnectError, connect};
@@ -72,7 +73,7 @@ impl NatsBroker {
             shared(consuming.into_iter().map(|(connection, address)| (connection.living_at(&home), address)).collect());
         futures::future::join_all(consuming.iter().map(|connection| connection.counts_since(&options.layout))).await;
         // Before anything is dated.
-        clock::ask(&first, &options.layout).await;
+        clock::ask(&first, &options.layout).await.map(follow_clock);
         let first = Arc::new(first);
         let clock = AbortOnDropHandle::new(tokio::spawn(clock::keep_asking(first.clone(), options.layout.clone())));
         tracing::info!(broker = options.name, lease_s = settings.lease.as_secs_f32(), "connected to the factory's broker");

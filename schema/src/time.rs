@@ -20,16 +20,21 @@ static FACTORY: AtomicU64 = AtomicU64::new(0);
 /// The time now: this machine's, as long as that agrees with the factory's to within a second. A clock that was set wrong,
 /// or steps, would put off what it dates, by as much.
 pub fn now() -> Millis {
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as Millis);
-    believed(here, FACTORY.load(Ordering::Relaxed), BEGAN.elapsed().as_millis() as Millis)
+    believed(here(), FACTORY.load(Ordering::Relaxed), BEGAN.elapsed().as_millis() as Millis)
 }
 
 /// Takes note that the factory's clock, the one by which jobs for later fall due, says `told` at this moment. Whoever is
-/// connected to a broker elsewhere says so from time to time: by how much this machine's clock is ahead, in ms.
-pub fn follow_clock(told: Millis) -> i64 {
+/// connected to a broker elsewhere says so from time to time. By how much this machine's clock is ahead, in ms, if that is
+/// so much that it is not believed.
+pub fn follow_clock(told: Millis) -> Option<i64> {
     FACTORY.store(told.saturating_sub(BEGAN.elapsed().as_millis() as Millis).max(1), Ordering::Relaxed);
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as Millis);
-    here.cast_signed().saturating_sub(told.cast_signed())
+    let here = here();
+    (here.abs_diff(told) > AGREES).then(|| here.cast_signed().saturating_sub(told.cast_signed()))
+}
+
+/// What this machine's clock says.
+fn here() -> Millis {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as Millis)
 }
 
 /// `here`, or what the factory's clock has come to: `factory` when it was `elapsed` ago.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Checkup, CheckupError, everything};
+use crate::clock::by_now;
 
 /// How often the server is asked for its time, at most. The quickest answer tells the most.
 const READINGS: usize = 8;
@@ -61,9 +62,7 @@ impl Checkup {
 
 /// What the server's time `told` says, in an answer that came `took` after it was asked for at `wall`.
 fn compare(told: Option<&str>, wall: SystemTime, took: Duration, server: Option<String>) -> Option<ClockReading> {
-    let there = SystemTime::from(chrono::DateTime::parse_from_rfc3339(told?).ok()?);
-    // It was most likely told half-way.
-    let here = wall + took / 2;
+    let (there, here) = (by_now(told?, took)?, wall + took);
     let ahead_s = match there.duration_since(here) {
         Ok(ahead) => ahead.as_secs_f64(),
         Err(behind) => -behind.duration().as_secs_f64(),
