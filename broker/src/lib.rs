@@ -9,6 +9,7 @@ mod contract;
 mod embedded;
 mod error;
 pub mod link;
+mod own_folder;
 mod window;
 
 pub use contract::{
@@ -18,4 +19,5 @@ pub use contract::{
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use error::{BrokerError, Cause, Result};
+pub use own_folder::{OwnError, OwnFolder};
 pub use window::{Gate, Pass, WeakGate, Window};

@@ -1,69 +1,47 @@
 //! The folder that a spool lives in: one process's own at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use wf_broker::{OwnError, OwnFolder};
 use wf_schema::now;
 
 use super::SpoolError;
 use super::store::DiskStore;
 
-const LOCK: &str = "lock";
 const DATABASE: &str = "db";
 /// What the names of what is aside start with.
 const DAMAGED: &str = "damaged-";
 /// fjall writes it last when it makes a database.
 const DATABASE_MADE: &str = "version";
 
-/// A folder that is this process's own, until dropped. The lock is the file system's: it ends with the process, however
-/// that ends.
+/// A folder that is this process's own, until dropped.
 #[derive(Debug)]
-pub(super) struct Folder {
-    path: PathBuf,
-    _lock: File,
-}
+pub(super) struct Folder(OwnFolder);
 
 impl Folder {
     /// Makes the folder if need be, and locks it.
     pub(super) fn claim(path: &Path) -> Result<Self, SpoolError> {
-        let io = |what| move |source| SpoolError::Folder { what, path: path.to_owned(), source: Arc::new(source) };
-        let missing: Vec<PathBuf> = match std::path::absolute(path) {
-            Ok(path) => path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect(),
-            Err(error) => return Err(io("find")(error)),
-        };
-        fs::create_dir_all(path).map_err(io("make"))?;
-        // Or its name might be gone after the power was.
-        missing.iter().filter_map(|folder| folder.parent()).try_for_each(sync).map_err(io("make"))?;
-        let mut lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK)).map_err(io("lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                // Only for people: it may not be written yet.
-                let mut pid = String::new();
-                let read = (&lock).take(20).read_to_string(&mut pid);
-                let pid = read.ok().and_then(|_| pid.trim().parse().ok());
-                return Err(SpoolError::InUse { path: path.to_owned(), pid });
-            }
-            Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
-        }
-        let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        written.map_err(io("lock"))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let io = |what, source| SpoolError::Folder { what, path: path.to_owned(), source: Arc::new(source) };
+        OwnFolder::make(path).map_err(|error| io("make", error))?;
+        OwnFolder::lock(path).map(Self).map_err(|error| match error {
+            OwnError::InUse { pid } => SpoolError::InUse { path: path.to_owned(), pid },
+            OwnError::Io { source, .. } => io("lock", source),
+        })
     }
 
     /// Opens what is in it. A database that cannot be opened is kept aside, for people to look at, and a new one takes
     /// its place: jobs that come must not suffer for those that are there. What is aside is told of each time.
     pub(super) fn open(&self) -> Result<DiskStore, SpoolError> {
-        let database = self.path.join(DATABASE);
-        let io = |what| move |source| SpoolError::Folder { what, path: self.path.clone(), source: Arc::new(source) };
+        let database = self.path().join(DATABASE);
+        let io = |what| move |source| SpoolError::Folder { what, path: self.path().to_owned(), source: Arc::new(source) };
         if database.exists() && !database.join(DATABASE_MADE).exists() {
             // A process died while it made it. There is nothing in it yet.
             fs::remove_dir_all(&database).map_err(io("clear"))?;
         }
-        let failed = |error: fjall::Error| SpoolError::Open { path: self.path.clone(), source: Arc::new(error) };
+        let failed = |error: fjall::Error| SpoolError::Open { path: self.path().to_owned(), source: Arc::new(error) };
         let error = match DiskStore::open(&database) {
             Ok(store) => return self.tell_of_damage().map(|()| store).map_err(io("list")),
             // The last commit, most likely: the power went before all of it was written, so nobody was told of it.
@@ -80,13 +58,13 @@ impl Folder {
         if !is_damage(&error) {
             return Err(failed(error));
         }
-        let aside = self.path.join(format!("{DAMAGED}{DATABASE}-{}", now()));
+        let aside = self.path().join(format!("{DAMAGED}{DATABASE}-{}", now()));
         tracing::error!(
             aside = %aside.display(),
             error = &error as &dyn std::error::Error,
             "the spool is damaged and was kept aside: jobs in it that were not shipped stay there"
         );
-        fs::rename(&database, &aside).and_then(|()| sync(&self.path)).map_err(io("set aside"))?;
+        fs::rename(&database, &aside).and_then(|()| OwnFolder::sync(self.path())).map_err(io("set aside"))?;
         DiskStore::open(&database).map_err(failed)
     }
 
@@ -101,10 +79,10 @@ impl Folder {
             }
         }
         let (_, journal) = journals.into_iter().max().ok_or(io::ErrorKind::NotFound)?;
-        let aside = self.path.join(format!("{DAMAGED}journal-{}", now()));
+        let aside = self.path().join(format!("{DAMAGED}journal-{}", now()));
         fs::copy(&journal, &aside)?;
         File::open(&aside)?.sync_all()?;
-        sync(&self.path)?;
+        OwnFolder::sync(self.path())?;
         let mut file = OpenOptions::new().read(true).write(true).open(&journal)?;
         // A journal is made with zeros in front of it; its commits end with a mark that has none.
         let end = last_byte(&mut file)?;
@@ -115,12 +93,12 @@ impl Folder {
 
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Reminds people of what is aside.
     fn tell_of_damage(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
+        for entry in fs::read_dir(self.path())? {
             let path = entry?.path();
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DAMAGED)) {
                 tracing::warn!(path = %path.display(), "a damaged part of the spool is still aside");
@@ -151,9 +129,4 @@ fn last_byte(file: &mut File) -> io::Result<u64> {
 fn is_damage(error: &fjall::Error) -> bool {
     let io = super::error::io_cause(error).map(io::Error::kind);
     !matches!(error, fjall::Error::Locked) && matches!(io, None | Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof))
-}
-
-/// Makes the names in a folder durable.
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
