@@ -32,7 +32,7 @@ impl Site {
             let small = EmbeddedOptions::default().lane_bytes(1 << 20).and_then(|options| options.total_bytes(16 << 20));
             let broker = Embedded::memory(small.expect("options")).expect("a broker");
             // Long enough for a job to be stored, short enough for many inputs a second.
-            let moment = Duration::from_millis(5);
+            let moment = Duration::from_millis(2);
             let http = HttpOptions {
                 body_limit: 1 << 20,
                 whole_limit: 256 << 10,
