@@ -200,7 +200,13 @@ pub(crate) async fn enqueue(
 ) -> anyhow::Result<()> {
     // A job that cannot be made ends the iterator, and is told afterwards.
     let mut failed = None;
-    let made = (0..jobs).map_while(|n| make(n).map_err(|error| failed = Some(error)).ok());
+    let made = (0..jobs).map_while(|n| match make(n) {
+        Ok(job) => Some(job),
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
     producer.enqueue_all(made).await?;
     failed.map_or(Ok(()), Err)
 }
