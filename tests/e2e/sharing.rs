@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::future::join_all;
 use wf_broker::{Key, KeyedRecords as _, OutcomeLog as _};
 use wf_nats::testing::{DelayProxy, ServerOptions, TestServer};
 use wf_schema::config::Loader;
 use wf_schema::{JobId, Limits, Record, RunTimes, State};
 use work_factory::{Executor, ExecutorStats, Factory, Job, Registry, stock};
 
-use crate::support::{Heard, NDJSON, Process, Stage, Web, connect, look, outcomes_of, sleeps, until};
+use crate::support::{Heard, NDJSON, Process, Stage, Tap, Web, connect, look, outcomes_of, sleeps, until};
 
 /// One message of a thousand slow jobs, of a kind that nobody has run before, comes to one of four executors that are
 /// `delay` away from the server each way: it takes all of them.
@@ -67,15 +68,17 @@ async fn one_batch_of_slow_jobs_takes_all_who_wait_far_away() {
     all_have_a_share_of_one_batch(Duration::from_millis(50), "wan").await;
 }
 
+/// How often a message is delivered that is released again and again.
+const DELIVERIES: u64 = 6;
+
 /// The nodes have one slot each and more than they can start soon, all of them alike: each would give to the others, which
 /// would give it back. What goes round does so only a few times, and each job runs once.
 async fn what_all_have_too_much_of_goes_round_only_a_few_times(nodes: Vec<Factory>) {
     const BATCHES: usize = 8;
-    const JOBS: usize = 6;
-    /// How often a message may be delivered that is released again and again, and a job moved.
-    const DELIVERIES: u64 = 6;
+    const JOBS: usize = 4;
+    /// How often a job may be moved.
     const HOPS: usize = 2;
-    let sleep = Job::new("sleep", &serde_json::json!({ "ms": 100 })).unwrap().store_result();
+    let sleep = Job::new("sleep", &serde_json::json!({ "ms": 200 })).unwrap().store_result();
     let producer = nodes[0].producer();
     let mut batches = BTreeSet::new();
     for _ in 0..BATCHES {
@@ -127,8 +130,13 @@ async fn node(url: &str) -> Factory {
 async fn what_all_have_too_much_of_goes_round_only_a_few_times_over_jetstream() {
     let server = TestServer::start(ServerOptions::new());
     let url = server.url();
-    let nodes = vec![node(&url).await, node(&url).await, node(&url).await];
+    node(&url).await.close().await.unwrap();
+    let taps = join_all((0..3).map(|_| Tap::on(server.address()))).await;
+    let nodes = join_all(taps.iter().map(async |tap| node(&tap.url()).await)).await;
     what_all_have_too_much_of_goes_round_only_a_few_times(nodes).await;
+    let most: Vec<_> = taps.iter().map(|tap| tap.traffic().most_delivered).collect();
+    eprintln!("delivered at most {most:?} times");
+    assert!(most.iter().all(|most| (1..=DELIVERIES).contains(most)), "{most:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
