@@ -7,9 +7,9 @@
 //! ```
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use work_factory::{Factory, Job, JobContext, JobFailure, Registry};
+//! use work_factory::{Factory, Job, JobFailure, Registry};
 //!
-//! async fn greet(_: JobContext, name: String) -> Result<String, JobFailure> {
+//! async fn greet(name: String) -> Result<String, JobFailure> {
 //!     Ok(format!("Hello, {name}!"))
 //! }
 //!
