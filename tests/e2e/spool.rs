@@ -226,7 +226,7 @@ async fn a_broker_that_refuses_ends_it_at_the_start_and_is_told_of_later() {
     let mut early = start(&stage, &url);
     post_expecting(&Web::of(&mut early).await, 0, "spool").await;
     let mut late = stage.start(&format!(
-        "ingest --listen 127.0.0.1:0 --ingest-spool other --ingest-unreachable-after 300ms --broker-connect-timeout 1s --broker-connect-deadline 1s --broker {url}"
+        "ingest --listen 127.0.0.1:0 --ingest-spool other --ingest-unreachable-after 300ms --broker-connect-timeout 100ms --broker-connect-deadline 100ms --broker {url}"
     ));
     let web = Web::of(&mut late).await;
     until("its deadline to pass", async || {
