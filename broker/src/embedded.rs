@@ -130,7 +130,7 @@ fn store_id(store: &dyn Store) -> Result<BatchId, OpenCause> {
     let id = BatchId::new();
     let value = id.as_u128().to_be_bytes().to_vec().into();
     let write = Write { space: Space::Meta, key: keys::STORE_ID.to_vec(), value: Some(value) };
-    store.commit(vec![write], Durability::Synced)?;
+    store.commit(&[write], Durability::Synced)?;
     Ok(id)
 }
 

@@ -11,7 +11,7 @@ use wf_schema::BatchId;
 use super::EmbeddedOptions;
 use super::ended::Ended;
 use super::lanes::Lanes;
-use super::store::{Store, StoreError};
+use super::store::{DiskError, Store};
 use super::watchers::Watchers;
 use super::writer::{Op, Round, Writer};
 use crate::{BrokerError, Cause, Key, Result};
@@ -79,7 +79,7 @@ impl Core {
                 Some(ended) => Err(ended.refuse(what)),
                 None => round.synced(|round| work(writer, round)),
             };
-            round.answer(Box::new(move |committed: Result<(), StoreError>| {
+            round.answer(Box::new(move |committed: Result<(), DiskError>| {
                 // Nobody may wait any more: what was asked is done nevertheless.
                 let _ = reply.send(match committed {
                     Ok(()) => result,

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::keys::Garbled;
-use super::store::StoreError;
-use crate::Cause;
+use super::store::DiskError;
+use crate::{Cause, KeyspacesError};
 
 /// Why an embedded broker could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,9 @@ fn user(pid: Option<u32>) -> String {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OpenCause {
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] DiskError),
+    #[error(transparent)]
+    Keyspaces(#[from] KeyspacesError),
     #[error(transparent)]
     Garbled(#[from] Garbled),
     #[error("no thread could be started")]

@@ -24,7 +24,7 @@ use super::outcomes::Outcomes;
 use super::recent::Recent;
 use super::records::Records;
 use super::sequence::Sequence;
-use super::store::{Durability, Space, Store, StoreError, Write};
+use super::store::{DiskError, Durability, Space, Store, Write};
 use super::{OpenCause, publish};
 use crate::{BrokerError, Key, Result};
 
@@ -41,7 +41,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// Work on the writer's thread.
 pub(super) type Work = Box<dyn FnOnce(&mut Writer, &mut Round) + Send>;
 /// What is done once a round is committed, or not.
-pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+pub(super) type Answer = Box<dyn FnOnce(Result<(), DiskError>) + Send>;
 
 /// What the writer is told.
 pub(super) enum Op {
@@ -299,7 +299,7 @@ impl Writer {
             committed = Err(error.clone());
         } else if round.sync || !round.writes.is_empty() {
             let begun = Instant::now();
-            committed = self.store.commit(round.writes, durability);
+            committed = self.store.commit(&round.writes, durability);
             if round.sync {
                 self.pace = Pace { answers: round.answers.len(), commit: begun.elapsed() };
             }
@@ -325,7 +325,7 @@ impl Writer {
     }
 
     /// After a write that failed nothing is certain but what the store says when it is opened anew.
-    fn break_off(&mut self, error: StoreError) {
+    fn break_off(&mut self, error: DiskError) {
         if self.ended.is_none() {
             tracing::error!(error = &error as &dyn std::error::Error, "the embedded broker cannot write and stops");
             self.ended = Some(Ended::Broken(error.clone()));

@@ -51,11 +51,11 @@ impl Store for MemoryStore {
     }
 
     /// Not atomic to readers, which is enough: only the writer reads what it decides by.
-    fn commit(&self, writes: Vec<Write>, _: Durability) -> StoreResult<()> {
+    fn commit(&self, writes: &[Write], _: Durability) -> StoreResult<()> {
         for write in writes {
             let mut tree = self.space(write.space).write();
-            match write.value {
-                Some(value) => tree.insert(write.key.into(), value),
+            match &write.value {
+                Some(value) => tree.insert(Bytes::copy_from_slice(&write.key), value.clone()),
                 None => tree.remove(write.key.as_slice()),
             };
         }
