@@ -22,6 +22,7 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSepara
 use parking_lot::{Mutex, RwLock};
 
 pub use disk_error::DiskError;
+pub(crate) use disk_error::is_no_room;
 pub use key_range::KeyRange;
 pub use keyspaces_error::KeyspacesError;
 

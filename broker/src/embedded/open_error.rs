@@ -52,6 +52,15 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// Its disk has no room, and some is needed to open it.
+    #[error("the disk of the broker in {} has no room", path.display())]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Cause,
+    },
     /// What is stored there cannot be read.
     #[error("the broker in {} cannot be read", path.display())]
     Damaged {
@@ -67,9 +76,9 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether it may work later without anybody changing anything: when whoever has it lets go.
+    /// Whether it may work later as it is: when whoever has it lets go, or there is room.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::InUse { .. })
+        matches!(self, Self::InUse { .. } | Self::NoRoom { .. })
     }
 }
 

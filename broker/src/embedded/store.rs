@@ -92,6 +92,12 @@ pub(super) trait Store: Send + Sync + 'static {
     /// Makes all `writes`, in order, or none. With no writes and [`Durability::Synced`], makes safe what was
     /// committed before.
     fn commit(&self, writes: &[Write], durability: Durability) -> StoreResult<()>;
+
+    /// Whether there is room for more.
+    fn has_room(&self) -> bool;
+
+    /// Closes it and opens it again, after a commit that failed. Who reads waits meanwhile.
+    fn reopen(&self) -> StoreResult<()>;
 }
 
 /// Calls `each` with every key of `range`, a page at a time.

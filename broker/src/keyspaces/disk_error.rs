@@ -31,8 +31,7 @@ impl DiskError {
 
     /// Whether the disk has no room, or none for this user or process. It may have some later.
     pub fn is_no_room(&self) -> bool {
-        let no_room = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
-        io_cause(&*self.0).is_some_and(|error| no_room.contains(&error.kind()))
+        is_no_room(&*self.0)
     }
 
     /// Whether it may work once the database was opened anew, though perhaps not at the first time: there was no room,
@@ -42,6 +41,12 @@ impl DiskError {
         let gave_up = |error: &fjall::Error| matches!(error, fjall::Error::Poisoned | fjall::Error::Locked);
         self.is_no_room() || database().is_some_and(gave_up) || self.0.is::<Closed>()
     }
+}
+
+/// Whether it all comes from a disk without room.
+pub(crate) fn is_no_room(error: &(dyn Error + 'static)) -> bool {
+    let no_room = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+    io_cause(error).is_some_and(|error| no_room.contains(&error.kind()))
 }
 
 /// The I/O error behind `error`, if there is one.

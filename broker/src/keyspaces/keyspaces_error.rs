@@ -38,12 +38,12 @@ pub enum KeyspacesError {
     },
     /// The database says no.
     #[error("the database cannot be opened")]
-    Database(#[source] Box<fjall::Error>),
+    Database(#[source] fjall::Error),
 }
 
 impl From<fjall::Error> for KeyspacesError {
     fn from(error: fjall::Error) -> Self {
-        Self::Database(Box::new(error))
+        Self::Database(error)
     }
 }
 
@@ -54,9 +54,9 @@ impl KeyspacesError {
             Self::Corrupt { .. } => true,
             Self::Io { .. } => false,
             Self::Database(error) => {
-                let io = io_cause(&**error).map(io::Error::kind);
+                let io = io_cause(error).map(io::Error::kind);
                 let readable = matches!(io, None | Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof));
-                !matches!(**error, fjall::Error::Locked) && readable
+                !matches!(error, fjall::Error::Locked) && readable
             }
         }
     }

@@ -61,4 +61,12 @@ impl Store for MemoryStore {
         }
         Ok(())
     }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn reopen(&self) -> StoreResult<()> {
+        Ok(())
+    }
 }
