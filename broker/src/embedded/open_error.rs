@@ -76,9 +76,9 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether it may work later as it is: when whoever has it lets go, or there is room.
+    /// Whether it may work later without anybody changing anything: when whoever has it lets go.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::NoRoom { .. })
+        matches!(self, Self::InUse { .. })
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, Subscriber, span};
 
@@ -202,6 +203,30 @@ fn commits_that_were_not_synced_yet_may_be_torn_anywhere() {
     made.harm(|journal| journal[torn..torn + 4_096].fill(0));
     let next = made.place(5).start as u64;
     assert!(matches!(made.open(), Err(KeyspacesError::Corrupt { next: found, .. }) if found == next));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// When the power goes, any sectors may be missing of what was written since the last sync.
+    #[test]
+    fn any_part_that_was_not_synced_may_be_missing(
+        synced in 1_usize..3,
+        unsynced in 1_usize..4,
+        missing in proptest::collection::vec(any::<bool>(), 160),
+    ) {
+        let commits = [vec![Durability::Synced; synced], vec![Durability::Buffered; unsynced]].concat();
+        let made = Made::of(&commits);
+        let safe = made.ends[synced - 1];
+        made.harm(|journal| {
+            // A sector that the last safe commit ends in was written twice, and is there as it was or as it is.
+            let sectors = journal[safe..].chunks_mut(512).zip(&missing).filter(|(_, missing)| **missing);
+            sectors.for_each(|(sector, _)| sector.fill(0));
+        });
+        let (there, _) = made.open().unwrap();
+        let first: Vec<u8> = (1..=there.len() as u8).collect();
+        prop_assert!(there.len() >= synced && there == first, "{there:?} of {synced} and {unsynced}");
+    }
 }
 
 #[test]
