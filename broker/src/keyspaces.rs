@@ -4,6 +4,7 @@
 //! open, is in this place: how safe a commit is, [what a crash may leave](journal), and what to do about a disk that
 //! has no room.
 
+mod clearing;
 mod commit;
 mod disk_error;
 mod journal;
@@ -21,6 +22,7 @@ use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use parking_lot::{Mutex, RwLock};
 
+use clearing::Clearing;
 pub use disk_error::DiskError;
 pub(crate) use disk_error::is_no_room;
 pub use key_range::KeyRange;
@@ -31,6 +33,8 @@ const MADE: &str = "version";
 /// A key that is in the first keyspace of a commit which found earlier ones not yet synced. Nobody else's: see
 /// [`Keyspaces`].
 const UNSYNCED: [u8; 1] = [0];
+/// A key that never has a value, to be removed when something has to be written.
+const NOTHING: [u8; 2] = [0; 2];
 
 /// How a database is laid out. The names, and which values are apart, are part of what is on disk.
 #[derive(Clone, Copy, Debug)]
@@ -79,8 +83,8 @@ pub enum Durability {
     Synced,
 }
 
-/// The keyspaces of a database. Read from any thread, committed to by one at a time. A key of one zero byte is no key
-/// for anybody else.
+/// The keyspaces of a database. Read from any thread, committed to by one at a time. Keys of one or two zero bytes are
+/// no keys for anybody else.
 ///
 /// A commit that failed leaves it closed to others: whether it was made is known only after [`Keyspaces::reopen`].
 /// What was read before can be read until then.
@@ -92,6 +96,8 @@ pub struct Keyspaces {
 }
 
 struct Open {
+    /// Dropped first: it may be at work on the others.
+    clearing: Mutex<Clearing>,
     keyspaces: Vec<Keyspace>,
     database: Database,
     /// Whether there are commits that the loss of power may still take back. Held while one is made.
@@ -123,11 +129,17 @@ impl Keyspaces {
         Ok(())
     }
 
-    /// Whether the disk has [room](Layout::reserve) for more.
+    /// Whether the disk has [room](Layout::reserve) for more. If it has little, what was removed and is still there is
+    /// cleared from it, in the background: ask again. Asked by who commits.
     pub fn has_room(&self) -> bool {
         // Where that cannot be said there is room: a commit says otherwise.
         let free = rustix::fs::statvfs(&self.path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        free >= self.layout.reserve
+        let has_room = free >= self.layout.reserve;
+        if let Some(open) = &*self.open.read() {
+            // Clearing takes room first.
+            open.clear(has_room, free >= self.layout.reserve / 2);
+        }
+        has_room
     }
 
     /// The value under `key`.
@@ -208,7 +220,8 @@ impl Open {
         };
         let database = builder.open()?;
         let keyspaces = layout.keyspaces.iter().map(|one| database.keyspace(one.name, || one.options(layout)));
-        Ok(Self { keyspaces: keyspaces.collect::<Result<_, _>>()?, database, unsynced: Mutex::new(false) })
+        let keyspaces = keyspaces.collect::<Result<_, _>>()?;
+        Ok(Self { clearing: Mutex::default(), keyspaces, database, unsynced: Mutex::new(false) })
     }
 
     fn keyspace(&self, place: usize) -> Result<&Keyspace, DiskError> {
@@ -222,6 +235,20 @@ impl Open {
             Some(to) => keyspace.range(from..to),
             None => keyspace.range(from..),
         })
+    }
+
+    fn clear(&self, is_needless: bool, is_possible: bool) {
+        let mut clearing = self.clearing.lock();
+        if is_needless {
+            clearing.is_needless();
+        } else if is_possible && clearing.is_due() {
+            // What the very last commit removed is not cleared, and a keyspace that has nothing new is not looked at: so
+            // all get something new.
+            let nothing = |keyspace| Change { keyspace, key: NOTHING.to_vec(), value: None };
+            if self.commit((0..self.keyspaces.len()).map(nothing), Durability::Buffered).is_ok() {
+                clearing.begin(&self.database, &self.keyspaces);
+            }
+        }
     }
 
     fn commit(&self, changes: impl IntoIterator<Item = Change>, durability: Durability) -> Result<(), DiskError> {

@@ -267,3 +267,33 @@ fn opened_anew_it_is_as_it_was() {
     keyspaces.reopen().unwrap();
     assert_eq!(keyspaces.keys(0, &KeyRange::all(), 9).unwrap().len(), 3);
 }
+
+#[test]
+fn without_room_what_was_removed_is_cleared_from_the_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = rustix::fs::statvfs(home.path()).unwrap();
+    let reserve = disk.f_bavail * disk.f_frsize / 4 * 5;
+    let layout: &Layout = Box::leak(Box::new(Layout { memtable_bytes: 1 << 20, reserve, ..LAYOUT }));
+    let keyspaces = Keyspaces::open(&home.path().join("db"), layout).unwrap();
+    let change = |n, value| Change { keyspace: 1, key: vec![b'k', n], value };
+    let values = || {
+        let folders = fs::read_dir(home.path().join("db/keyspaces")).unwrap().map(|entry| entry.unwrap().path().join("blobs"));
+        let files = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+        files.map(|file| file.unwrap().metadata().map_or(0, |file| file.len())).sum::<u64>()
+    };
+    let begun = std::time::Instant::now();
+    let wait_until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(begun.elapsed().as_secs() < 30, "{} bytes are there", values());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    for n in 0..12 {
+        keyspaces.commit([change(n, Some(vec![n; 1 << 20].into()))], Durability::Buffered).unwrap();
+    }
+    wait_until(&|| values() > 10 << 20);
+    // This is so little that nothing is written that would clear what it removes.
+    keyspaces.commit((0..12).map(|n| change(n, None)), Durability::Buffered).unwrap();
+    wait_until(&|| !keyspaces.has_room() && values() < 3 << 20);
+    assert!(keyspaces.keys(1, &KeyRange::all(), 99).unwrap().is_empty());
+}
