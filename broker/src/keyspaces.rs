@@ -16,6 +16,7 @@ mod tests;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::config::CompressionPolicy;
@@ -33,8 +34,6 @@ const MADE: &str = "version";
 /// A key that is in the first keyspace of a commit which found earlier ones not yet synced. Nobody else's: see
 /// [`Keyspaces`].
 const UNSYNCED: [u8; 1] = [0];
-/// A key that never has a value, to be removed when something has to be written.
-const NOTHING: [u8; 2] = [0; 2];
 
 /// How a database is laid out. The names, and which values are apart, are part of what is on disk.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +82,17 @@ pub enum Durability {
     Synced,
 }
 
+/// How much room a disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Enough for more.
+    Enough,
+    /// Less than the [reserve](Layout::reserve): enough to remove something.
+    Little,
+    /// Not even that.
+    None,
+}
+
 /// The keyspaces of a database. Read from any thread, committed to by one at a time. Keys of one or two zero bytes are
 /// no keys for anybody else.
 ///
@@ -96,12 +106,18 @@ pub struct Keyspaces {
 }
 
 struct Open {
-    /// Dropped first: it may be at work on the others.
+    /// Dropped first: it may be at work on the data.
     clearing: Mutex<Clearing>,
+    data: Data,
+}
+
+/// The database. Clones are the same.
+#[derive(Clone)]
+struct Data {
     keyspaces: Vec<Keyspace>,
     database: Database,
     /// Whether there are commits that the loss of power may still take back. Held while one is made.
-    unsynced: Mutex<bool>,
+    unsynced: Arc<Mutex<bool>>,
 }
 
 impl Keyspaces {
@@ -129,17 +145,26 @@ impl Keyspaces {
         Ok(())
     }
 
-    /// Whether the disk has [room](Layout::reserve) for more. If it has little, what was removed and is still there is
-    /// cleared from it, in the background: ask again. Asked by who commits.
-    pub fn has_room(&self) -> bool {
+    /// How much room the disk has. If that is not enough, what was removed and is still there is cleared from it, in the
+    /// background: ask again. Asked by who commits.
+    pub fn room(&self) -> Room {
         // Where that cannot be said there is room: a commit says otherwise.
         let free = rustix::fs::statvfs(&self.path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-        let has_room = free >= self.layout.reserve;
+        let room = match free {
+            free if free >= self.layout.reserve => Room::Enough,
+            // Clearing begins with writing out what is in memory.
+            free if free >= 2 * self.layout.memtable_bytes => Room::Little,
+            _ => Room::None,
+        };
         if let Some(open) = &*self.open.read() {
-            // Clearing takes room first.
-            open.clear(has_room, free >= self.layout.reserve / 2);
+            let mut clearing = open.clearing.lock();
+            match room {
+                Room::Enough => clearing.is_needless(),
+                Room::Little => clearing.is_needed(&open.data),
+                Room::None => {}
+            }
         }
-        has_room
+        room
     }
 
     /// The value under `key`.
@@ -147,7 +172,7 @@ impl Keyspaces {
     /// # Errors
     /// What the disk says.
     pub fn get(&self, keyspace: usize, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
-        self.with(|open| Ok(open.keyspace(keyspace)?.get(key).map_err(DiskError::new)?.map(Bytes::from)))
+        self.with(|data| Ok(data.keyspace(keyspace)?.get(key).map_err(DiskError::new)?.map(Bytes::from)))
     }
 
     /// The first `limit` keys of `range`, in order. Reads no values.
@@ -155,8 +180,8 @@ impl Keyspaces {
     /// # Errors
     /// What the disk says.
     pub fn keys(&self, keyspace: usize, range: &KeyRange, limit: usize) -> Result<Vec<Bytes>, DiskError> {
-        self.with(|open| {
-            let keys = open.range(keyspace, range)?.take(limit).map(|item| item.key().map(Bytes::from));
+        self.with(|data| {
+            let keys = data.range(keyspace, range)?.take(limit).map(|item| item.key().map(Bytes::from));
             keys.collect::<Result<_, _>>().map_err(DiskError::new)
         })
     }
@@ -166,8 +191,8 @@ impl Keyspaces {
     /// # Errors
     /// What the disk says.
     pub fn pairs(&self, keyspace: usize, range: &KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, DiskError> {
-        self.with(|open| {
-            let pairs = open.range(keyspace, range)?.take(limit).map(fjall::Guard::into_inner);
+        self.with(|data| {
+            let pairs = data.range(keyspace, range)?.take(limit).map(fjall::Guard::into_inner);
             pairs
                 .map(|pair| pair.map(|(key, value)| (key.into(), value.into())))
                 .collect::<Result<_, _>>()
@@ -180,8 +205,8 @@ impl Keyspaces {
     /// # Errors
     /// What the disk says.
     pub fn last_key(&self, keyspace: usize, range: &KeyRange) -> Result<Option<Bytes>, DiskError> {
-        self.with(|open| {
-            let last = open.range(keyspace, range)?.next_back().map(fjall::Guard::key);
+        self.with(|data| {
+            let last = data.range(keyspace, range)?.next_back().map(fjall::Guard::key);
             Ok(last.transpose().map_err(DiskError::new)?.map(Bytes::from))
         })
     }
@@ -192,11 +217,11 @@ impl Keyspaces {
     /// # Errors
     /// What the disk says. Whether it was made is not known then, and nothing more is until it was opened anew.
     pub fn commit(&self, changes: impl IntoIterator<Item = Change>, durability: Durability) -> Result<(), DiskError> {
-        self.with(|open| open.commit(changes, durability))
+        self.with(|data| data.commit(changes, durability))
     }
 
-    fn with<T>(&self, act: impl FnOnce(&Open) -> Result<T, DiskError>) -> Result<T, DiskError> {
-        act(self.open.read().as_ref().ok_or_else(DiskError::closed)?)
+    fn with<T>(&self, act: impl FnOnce(&Data) -> Result<T, DiskError>) -> Result<T, DiskError> {
+        act(&self.open.read().as_ref().ok_or_else(DiskError::closed)?.data)
     }
 }
 
@@ -221,9 +246,11 @@ impl Open {
         let database = builder.open()?;
         let keyspaces = layout.keyspaces.iter().map(|one| database.keyspace(one.name, || one.options(layout)));
         let keyspaces = keyspaces.collect::<Result<_, _>>()?;
-        Ok(Self { clearing: Mutex::default(), keyspaces, database, unsynced: Mutex::new(false) })
+        Ok(Self { clearing: Mutex::default(), data: Data { keyspaces, database, unsynced: Arc::default() } })
     }
+}
 
+impl Data {
     fn keyspace(&self, place: usize) -> Result<&Keyspace, DiskError> {
         let missing = || DiskError::new(io::Error::other("there is no such keyspace"));
         self.keyspaces.get(place).ok_or_else(missing)
@@ -235,20 +262,6 @@ impl Open {
             Some(to) => keyspace.range(from..to),
             None => keyspace.range(from..),
         })
-    }
-
-    fn clear(&self, is_needless: bool, is_possible: bool) {
-        let mut clearing = self.clearing.lock();
-        if is_needless {
-            clearing.is_needless();
-        } else if is_possible && clearing.is_due() {
-            // What the very last commit removed is not cleared, and a keyspace that has nothing new is not looked at: so
-            // all get something new.
-            let nothing = |keyspace| Change { keyspace, key: NOTHING.to_vec(), value: None };
-            if self.commit((0..self.keyspaces.len()).map(nothing), Durability::Buffered).is_ok() {
-                clearing.begin(&self.database, &self.keyspaces);
-            }
-        }
     }
 
     fn commit(&self, changes: impl IntoIterator<Item = Change>, durability: Durability) -> Result<(), DiskError> {

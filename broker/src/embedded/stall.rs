@@ -10,7 +10,7 @@ mod tests;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use super::store::{DiskError, Durability, Store};
+use super::store::{DiskError, Durability, Room, Store};
 use super::writer::{Op, Round, Work, Writer};
 use crate::BrokerError;
 
@@ -38,7 +38,7 @@ impl Stall {
             "the embedded broker cannot write: it takes nothing new until it can"
         );
         // Or the database noticed it first, and says no more than that it gave up.
-        let no_room = error.is_no_room() || !store.has_room();
+        let no_room = error.is_no_room() || store.room() != Room::Enough;
         let mut stall = Self { round, error, no_room, at: Instant::now(), pause: PAUSES.0 };
         stall.wait(PAUSES.0);
         stall
@@ -98,7 +98,8 @@ impl Writer {
 
     fn try_again(&mut self) {
         let Some(mut stall) = self.stall.take() else { return };
-        if !self.store.has_room() {
+        // Little will do: what takes the rest may be what is to be removed, and this cannot be while it is stalled.
+        if self.store.room() == Room::None {
             stall.wait(PAUSES.0);
             self.stall = Some(stall);
             return;

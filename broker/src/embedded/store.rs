@@ -8,7 +8,7 @@ use bytes::Bytes;
 pub(super) use disk::DiskStore;
 pub(super) use memory::MemoryStore;
 
-pub(super) use crate::{DiskError, Durability, KeyRange};
+pub(super) use crate::{DiskError, Durability, KeyRange, Room};
 
 /// An ordered keyspace. Its keys are made in [`super::keys`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +93,8 @@ pub(super) trait Store: Send + Sync + 'static {
     /// committed before.
     fn commit(&self, writes: &[Write], durability: Durability) -> StoreResult<()>;
 
-    /// Whether there is room for more.
-    fn has_room(&self) -> bool;
+    /// How much room there is.
+    fn room(&self) -> Room;
 
     /// Closes it and opens it again, after a commit that failed. Who reads waits meanwhile.
     fn reopen(&self) -> StoreResult<()>;

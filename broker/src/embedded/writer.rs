@@ -25,7 +25,7 @@ use super::recent::Recent;
 use super::records::Records;
 use super::sequence::Sequence;
 use super::stall::Stall;
-use super::store::{DiskError, Durability, Space, Store, Write};
+use super::store::{DiskError, Durability, Room, Space, Store, Write};
 use super::{OpenCause, publish};
 use crate::{BrokerError, Key, Result};
 
@@ -201,7 +201,7 @@ impl Writer {
 
     /// Whether the disk has room for what comes with `round`. What is there can leave with what is left.
     pub(super) fn has_room(&mut self, round: &mut Round) -> bool {
-        let has_room = *round.room.get_or_insert_with(|| self.store.has_room());
+        let has_room = *round.room.get_or_insert_with(|| self.store.room() == Room::Enough);
         match (has_room, std::mem::replace(&mut self.cramped, !has_room)) {
             (false, false) => tracing::error!("the embedded broker's disk has no room: no more jobs are taken until it has"),
             (true, true) => tracing::info!("the embedded broker's disk has room again"),

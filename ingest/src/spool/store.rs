@@ -1,7 +1,7 @@
 //! Where the spool keeps its bytes: three ordered keyspaces on disk, changed atomically.
 
 use bytes::Bytes;
-use wf_broker::{Change as DiskChange, DiskError, Durability, KeyRange, KeyspaceLayout, Keyspaces, Layout};
+use wf_broker::{Change as DiskChange, DiskError, Durability, KeyRange, KeyspaceLayout, Keyspaces, Layout, Room};
 
 use super::SpoolError;
 use super::folder::Folder;
@@ -116,6 +116,6 @@ impl Store for DiskStore {
     }
 
     fn has_room(&self) -> bool {
-        self.keyspaces.has_room()
+        self.keyspaces.room() == Room::Enough
     }
 }

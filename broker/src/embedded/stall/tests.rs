@@ -23,8 +23,9 @@ struct Disk(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     memory: MemoryStore,
-    /// Whether it says that it has no room.
+    /// Whether it says that it has no room, or little.
     full: AtomicBool,
+    cramped: AtomicBool,
     /// How the next commit ends, and all until it is opened anew.
     trouble: Mutex<Option<Trouble>>,
     reopened: AtomicUsize,
@@ -70,8 +71,12 @@ impl Store for Disk {
         self.0.memory.commit(writes, durability)
     }
 
-    fn has_room(&self) -> bool {
-        !self.0.full.load(SeqCst)
+    fn room(&self) -> Room {
+        match (self.0.full.load(SeqCst), self.0.cramped.load(SeqCst)) {
+            (true, _) => Room::None,
+            (_, true) => Room::Little,
+            _ => Room::Enough,
+        }
     }
 
     fn reopen(&self) -> StoreResult<()> {
@@ -93,7 +98,8 @@ impl Disk {
 
     /// No room for more, but for what is there to leave.
     fn cramp(&self, cramped: bool) {
-        self.0.full.store(cramped, SeqCst);
+        self.0.cramped.store(cramped, SeqCst);
+        self.0.full.store(false, SeqCst);
     }
 }
 
@@ -167,6 +173,12 @@ async fn a_round_without_room_is_made_when_there_is_some() {
         taken.extend(take(&broker, 1).await);
         taken.iter().for_each(|delivery| delivery.lease.ack());
 
+        // Little room is enough for what is under way, and for what is to be removed, and nothing more.
+        disk.cramp(true);
+        while broker.settled().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(is_no_room(&broker.publish(message("refused")).await));
         disk.cramp(false);
         assert!(!insist(&broker, "after").await);
         assert_eq!(disk.0.reopened.load(SeqCst), 1);

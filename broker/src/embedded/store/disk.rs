@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::super::folder::Folder;
-use super::{DiskError, Durability, KeyRange, Space, Store, StoreResult, Write};
+use super::{DiskError, Durability, KeyRange, Room, Space, Store, StoreResult, Write};
 use crate::{Change, KeyspaceLayout, Keyspaces, KeyspacesError, Layout};
 
 /// A keyspace costs many syncs to make, so the small spaces share one; the two that carry the bytes are apart, each with
@@ -99,8 +99,8 @@ impl Store for DiskStore {
         self.keyspaces.commit(changes, durability)
     }
 
-    fn has_room(&self) -> bool {
-        self.keyspaces.has_room()
+    fn room(&self) -> Room {
+        self.keyspaces.room()
     }
 
     fn reopen(&self) -> StoreResult<()> {

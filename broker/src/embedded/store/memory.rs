@@ -7,7 +7,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Durability, KeyRange, Space, Store, StoreResult, Write};
+use super::{Durability, KeyRange, Room, Space, Store, StoreResult, Write};
 
 type Tree = BTreeMap<Bytes, Bytes>;
 
@@ -62,8 +62,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn has_room(&self) -> bool {
-        true
+    fn room(&self) -> Room {
+        Room::Enough
     }
 
     fn reopen(&self) -> StoreResult<()> {
