@@ -1,5 +1,8 @@
 //! The one place that picks a broker.
 
+mod late;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +12,7 @@ use wf_schema::config::{BrokerUrl, Config, ConfigError, Loaded, Loader, ProfileS
 
 use crate::settings;
 use crate::tuner::Tuner;
+pub use late::Refusal;
 
 /// How long to wait, on average, before looking again whether the factory is set up.
 const NOT_SET_UP_PAUSE: Duration = Duration::from_secs(1);
@@ -44,6 +48,18 @@ pub enum BrokerUnavailable {
     /// The configuration cannot be what this link needs.
     #[error(transparent)]
     Config(#[from] ConfigError),
+}
+
+impl BrokerUnavailable {
+    /// Whether it may work later without anybody changing anything: the broker is away, and does not refuse.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_retryable(),
+            Self::Setup(error) => error.is_retryable(),
+            Self::Broker(error) => error.is_retryable(),
+            Self::Open(_) | Self::Options(_) | Self::Config(_) => false,
+        }
+    }
 }
 
 /// A broker, as which it is.
@@ -83,18 +99,70 @@ pub async fn connect(config: &Config, layout: Layout) -> Result<Arc<dyn Broker>,
     open(config, layout).await.map(Connected::broker)
 }
 
+/// The same, for somebody who can do without it. With a spool for jobs (`ingest.spool`) and a broker over a network this
+/// waits only until the broker counts as unreachable; what it gives then says so of everything that is asked of it, until
+/// the broker was reached in the background.
+///
+/// # Errors
+/// When the broker refuses: the login, for one.
+pub async fn connect_soon(config: &Config, layout: Layout) -> Result<(Arc<dyn Broker>, Refusal), BrokerUnavailable> {
+    let Some(spool) = stand_in(config) else { return Ok((connect(config, layout).await?, Refusal::never())) };
+    let wanted = config.clone();
+    let find = move || -> late::Finding {
+        let wanted = wanted.clone();
+        Box::pin(async move { connect(&wanted, layout).await })
+    };
+    late::soon(config, spool, Box::new(find)).await
+}
+
 /// The broker that `loaded` names, and what fits the link to it; `loader` is where that came from.
 ///
 /// # Errors
 /// When it cannot be opened or reached.
 pub async fn fit(loader: &Loader, loaded: Loaded, layout: Layout) -> Result<Fitted, BrokerUnavailable> {
-    let connected = open(&loaded.config, layout).await?;
-    let auto = loaded.config.profile_setting() == ProfileSetting::Auto;
-    let (Connected::Nats(broker), true) = (connected.clone(), auto) else {
-        return Ok(Fitted { broker: connected.broker(), loaded, tuner: Tuner::idle() });
+    let tuner = tuner(&loaded.config);
+    let broker = follow(&loaded.config, layout, loader, &tuner).await?;
+    fitted(loader, loaded, broker, tuner)
+}
+
+/// The same as [`connect_soon`] does it. What follows the link does so from when there is one.
+///
+/// # Errors
+/// As [`connect_soon`].
+pub async fn fit_soon(loader: &Loader, loaded: Loaded, layout: Layout) -> Result<(Fitted, Refusal), BrokerUnavailable> {
+    let Some(spool) = stand_in(&loaded.config) else { return Ok((fit(loader, loaded, layout).await?, Refusal::never())) };
+    let tuner = tuner(&loaded.config);
+    let wanted = (loaded.config.clone(), loader.clone(), tuner.clone());
+    let find = move || -> late::Finding {
+        let (config, loader, tuner) = wanted.clone();
+        Box::pin(async move { follow(&config, layout, &loader, &tuner).await })
     };
-    let tuner = Tuner::start(broker.clone(), loader).await?;
-    // What does not follow the link is that of the profile which fits it now.
+    let (broker, refusal) = late::soon(&loaded.config, spool, Box::new(find)).await?;
+    Ok((fitted(loader, loaded, broker, tuner)?, refusal))
+}
+
+/// What is to follow the link to the broker that `config` names.
+fn tuner(config: &Config) -> Tuner {
+    let link = matches!(config.broker().url, BrokerUrl::Nats(_));
+    if link && config.profile_setting() == ProfileSetting::Auto { Tuner::waiting() } else { Tuner::idle() }
+}
+
+/// The spool that stands in for the broker while it cannot be reached: one over a network can be away.
+fn stand_in(config: &Config) -> Option<&Path> {
+    config.ingest().spool.as_deref().filter(|_| matches!(config.broker().url, BrokerUrl::Nats(_)))
+}
+
+/// The broker that `config` names, with `tuner` following the link to it.
+async fn follow(config: &Config, layout: Layout, loader: &Loader, tuner: &Tuner) -> Result<Arc<dyn Broker>, BrokerUnavailable> {
+    let connected = open(config, layout).await?;
+    if let Connected::Nats(broker) = &connected {
+        tuner.begin(broker.clone(), loader).await?;
+    }
+    Ok(connected.broker())
+}
+
+/// What does not follow the link is that of the profile which fits it now.
+fn fitted(loader: &Loader, loaded: Loaded, broker: Arc<dyn Broker>, tuner: Tuner) -> Result<Fitted, BrokerUnavailable> {
     let rtt = tuner.watch().and_then(|tuned| tuned.borrow().link.round_trips.shortest());
     let loaded = match rtt {
         Some(rtt) => loader.clone().measured(rtt).load()?,

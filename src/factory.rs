@@ -9,7 +9,7 @@ use wf_ingest::{Outcome, Producer, ProducerOptions, Spool, SpoolError, wait_for_
 use wf_schema::JobId;
 use wf_schema::config::{Config, ConfigError, Loader};
 
-use crate::connect::{BrokerUnavailable, Layout, connect, fit};
+use crate::connect::{BrokerUnavailable, Layout, connect_soon, fit_soon};
 use crate::settings::{self, OptionsError};
 use crate::tuner::Tuner;
 
@@ -46,8 +46,11 @@ impl Factory {
     /// Connects to the broker at `url` (`embedded:PATH`, `memory://`, `nats://HOST:4222`, `tls://HOST:4222`); everything
     /// else is as the environment (`WF_*`) and `wf.toml` say. A factory on NATS that is not set up is set up.
     ///
+    /// With a spool (`ingest.spool`) a broker that cannot be reached is waited for no longer than
+    /// `ingest.unreachable_after`: producers put jobs into the spool until it comes.
+    ///
     /// # Errors
-    /// When the configuration is wrong, or the broker cannot be opened or reached.
+    /// When the configuration is wrong, or the broker cannot be opened or reached, or refuses.
     pub async fn connect(url: &str) -> Result<Self, FactoryError> {
         Self::load(&Loader::of_process().flags([("broker.url", url)])).await
     }
@@ -57,8 +60,9 @@ impl Factory {
     /// # Errors
     /// When the configuration is wrong, or the broker cannot be opened or reached.
     pub async fn load(loader: &Loader) -> Result<Self, FactoryError> {
-        let fitted = Box::pin(fit(loader, loader.load()?, Layout::Make)).await?;
-        let spool = settings::open_spool(&fitted.loaded.config).await?;
+        let loaded = loader.load()?;
+        let spool = settings::open_spool(&loaded.config).await?;
+        let (fitted, _) = Box::pin(fit_soon(loader, loaded, Layout::Make)).await?;
         Ok(Self { config: fitted.loaded.config, broker: fitted.broker, tuner: fitted.tuner, spool })
     }
 
@@ -68,8 +72,8 @@ impl Factory {
     /// # Errors
     /// When the broker cannot be opened or reached.
     pub async fn with(config: Config) -> Result<Self, FactoryError> {
-        let broker = Box::pin(connect(&config, Layout::Make)).await?;
         let spool = settings::open_spool(&config).await?;
+        let (broker, _) = Box::pin(connect_soon(&config, Layout::Make)).await?;
         Ok(Self { config, broker, tuner: Tuner::idle(), spool })
     }
 

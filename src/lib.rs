@@ -7,9 +7,9 @@
 //! ```
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use work_factory::{Factory, Job, JobContext, JobFailure, Registry};
+//! use work_factory::{Factory, Job, JobFailure, Registry};
 //!
-//! async fn greet(_: JobContext, name: String) -> Result<String, JobFailure> {
+//! async fn greet(name: String) -> Result<String, JobFailure> {
 //!     Ok(format!("Hello, {name}!"))
 //! }
 //!
@@ -40,6 +40,6 @@ pub mod tuner;
 pub use factory::{Factory, FactoryError};
 pub use tuner::{Tuned, Tuner, Tuning};
 pub use wf_broker::Broker;
-pub use wf_executor::{Executor, ExecutorOptions, JobContext, JobFailure, Registry, stock};
+pub use wf_executor::{Executor, ExecutorOptions, ExecutorStats, JobContext, JobFailure, Registry, stock};
 pub use wf_ingest::{Producer, ProducerOptions};
 pub use wf_schema::{Backoff, BatchId, Job, JobId, Lane, Policy, Priority, Queue, State};

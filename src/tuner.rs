@@ -6,7 +6,7 @@
 mod choice;
 mod measure;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -36,9 +36,17 @@ const NEARLY_CLOSED: usize = 4;
 
 /// Keeps the parts of a process in step with its link. Cheap to clone; the last clone that is dropped ends it.
 ///
-/// One for a fixed profile, or a broker inside the process, is [`Tuner::idle`]: it takes parts, and does nothing.
+/// One for a fixed profile, or a broker inside the process, is [`Tuner::idle`]: it takes parts, and does nothing. One
+/// whose link is not there yet takes them too, and begins with it.
 #[derive(Clone, Default)]
-pub struct Tuner(Option<Arc<Running>>);
+pub struct Tuner(Option<Arc<Followers>>);
+
+#[derive(Default)]
+struct Followers {
+    parts: Arc<Mutex<Vec<Part>>>,
+    /// Since there is a link.
+    running: OnceLock<Running>,
+}
 
 struct Running {
     shared: Arc<Shared>,
@@ -58,7 +66,7 @@ pub struct Tuned {
 struct Shared {
     broker: Arc<NatsBroker>,
     chooser: Chooser,
-    parts: Mutex<Vec<Part>>,
+    parts: Arc<Mutex<Vec<Part>>>,
     tuned: watch::Sender<Tuned>,
 }
 
@@ -71,22 +79,30 @@ impl Tuner {
         Self(None)
     }
 
+    /// One whose link is not there yet.
+    pub(crate) fn waiting() -> Self {
+        Self(Some(Arc::default()))
+    }
+
     /// Measures the link of `broker`, chooses what suits it, within the bounds that `loader` knows, and goes on doing
-    /// so.
+    /// so. One that is idle stays so.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub async fn start(broker: Arc<NatsBroker>, loader: &Loader) -> Result<Self, BrokerError> {
+    pub(crate) async fn begin(&self, broker: Arc<NatsBroker>, loader: &Loader) -> Result<(), BrokerError> {
+        let Some(followers) = &self.0 else { return Ok(()) };
         let chooser = Chooser::new(loader);
         let link = measure_at_start(&broker).await?;
         // There is none only if no profile goes together with what was set, with which nobody gets as far as this.
-        let Some(tuning) = chooser.better(&link, None) else { return Ok(Self::idle()) };
+        let Some(tuning) = chooser.better(&link, None) else { return Ok(()) };
         tracing::info!(link = %link, chosen = %tuning, "measured the link");
         let tuned = watch::Sender::new(Tuned { link, tuning });
-        let shared = Arc::new(Shared { broker, chooser, parts: Mutex::default(), tuned });
-        shared.apply(&tuning);
+        let shared = Arc::new(Shared { broker, chooser, parts: followers.parts.clone(), tuned });
         let following = AbortOnDropHandle::new(tokio::spawn(follow(shared.clone())));
-        Ok(Self(Some(Arc::new(Running { shared, _following: following }))))
+        followers.running.get_or_init(|| Running { shared: shared.clone(), _following: following });
+        // Last: parts that came before are told now, and those that come from now on see that it runs.
+        shared.apply(&tuning);
+        Ok(())
     }
 
     /// Lets `publisher` follow.
@@ -107,18 +123,23 @@ impl Tuner {
         self.follows(move |tuning| prefetch.set_bytes(tuning.prefetch_bytes));
     }
 
-    /// What was measured and chosen, now and from now on; `None` of one that is idle.
+    /// What was measured and chosen, now and from now on; `None` of one that is idle, or has no link yet.
     pub fn watch(&self) -> Option<watch::Receiver<Tuned>> {
-        self.0.as_ref().map(|running| running.shared.tuned.subscribe())
+        self.running().map(|running| running.shared.tuned.subscribe())
     }
 
     fn follows(&self, part: impl Fn(&Tuning) -> bool + Send + Sync + 'static) {
-        if let Some(Running { shared, .. }) = self.0.as_deref() {
-            let mut parts = shared.parts.lock();
-            // Under the lock, so that it misses no change.
+        let Some(followers) = &self.0 else { return };
+        let mut parts = followers.parts.lock();
+        // Under the lock, so that it misses no change.
+        if let Some(Running { shared, .. }) = followers.running.get() {
             part(&shared.tuned.borrow().tuning);
-            parts.push(Box::new(part));
         }
+        parts.push(Box::new(part));
+    }
+
+    fn running(&self) -> Option<&Running> {
+        self.0.as_ref()?.running.get()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
-use work_factory::{Executor, Factory, Job, JobContext, JobFailure, Producer, Registry};
+use work_factory::{Executor, Factory, Job, JobFailure, Producer, Registry};
 
 /// The longest that a measurement may stand still.
 const STUCK: Duration = Duration::from_secs(60);
@@ -131,18 +131,18 @@ pub(crate) fn nap(at: u32) -> String {
 pub(crate) fn registry(check: &Arc<Check>) -> Registry {
     let (adding, noop) = (check.clone(), check.clone());
     let registry = Registry::new()
-        .register("math_add", move |_: JobContext, pair: Pair| {
+        .register("math_add", move |pair: Pair| {
             adding.did(pair.a as u64);
             std::future::ready(Ok::<_, JobFailure>(pair.a + pair.b))
         })
-        .register("noop", move |_: JobContext, n: u64| {
+        .register("noop", move |n: u64| {
             noop.did(n);
             // Only written down where somebody asked for it.
             std::future::ready(Ok::<_, JobFailure>(n))
         });
     (0..NAPS).fold(registry, |registry, at| {
         let check = check.clone();
-        registry.register(&nap(at), move |_: JobContext, nap: Nap| {
+        registry.register(&nap(at), move |nap: Nap| {
             let check = check.clone();
             async move {
                 tokio::time::sleep(Duration::from_millis(nap.ms)).await;
@@ -200,7 +200,13 @@ pub(crate) async fn enqueue(
 ) -> anyhow::Result<()> {
     // A job that cannot be made ends the iterator, and is told afterwards.
     let mut failed = None;
-    let made = (0..jobs).map_while(|n| make(n).map_err(|error| failed = Some(error)).ok());
+    let made = (0..jobs).map_while(|n| match make(n) {
+        Ok(job) => Some(job),
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
     producer.enqueue_all(made).await?;
     failed.map_or(Ok(()), Err)
 }

@@ -54,6 +54,7 @@ mod tests {
     use wf_schema::{BatchId, Format, JobId, Kind};
 
     use super::*;
+    use crate::context::ContextOf;
     use crate::{Registry, stock};
 
     enum Begun {
@@ -62,15 +63,15 @@ mod tests {
     }
 
     /// One job in a row.
-    struct Single<'a>(Option<(JobContext, Args<'a>)>, Option<Result<Bytes, JobFailure>>);
+    struct Single<'a>(JobContext, Option<Args<'a>>, Option<Result<Bytes, JobFailure>>);
 
     impl Row for Single<'_> {
-        fn next(&mut self) -> Option<(JobContext, Args<'_>)> {
-            self.0.take()
+        fn next(&mut self) -> Option<(ContextOf<'_>, Args<'_>)> {
+            Some((ContextOf::again(&self.0), self.1.take()?))
         }
 
         fn ended(&mut self, result: Result<Bytes, JobFailure>) {
-            self.1 = Some(result);
+            self.2 = Some(result);
         }
     }
 
@@ -82,9 +83,9 @@ mod tests {
         if !poll {
             return start(handler, context, args).map_or_else(|failure| Begun::Done(Err(failure)), Begun::Waiting);
         }
-        let mut row = Single(Some((context, args)), None);
+        let mut row = Single(context, Some(args), None);
         match begin(handler, &mut row) {
-            None => Begun::Done(row.1.unwrap()),
+            None => Begun::Done(row.2.unwrap()),
             Some(Ok(waiting)) => Begun::Waiting(waiting),
             Some(Err(failure)) => Begun::Done(Err(failure)),
         }

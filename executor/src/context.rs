@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use wf_schema::{Batch, Header, JobId, Kind, Millis};
+use wf_schema::{Batch, Header, JobId, JobView, Kind, Millis};
 
 /// One attempt at one job, as its handler sees it. Cheap to clone.
 #[derive(Clone)]
@@ -13,6 +13,32 @@ pub struct JobContext {
     kind: u16,
     index: u32,
     attempt: u32,
+}
+
+/// The context of a job, for whoever wants it: most handlers do not, and a cheap job is half done before it is made.
+#[derive(Clone, Copy)]
+pub struct ContextOf<'a> {
+    shared: &'a Arc<Shared>,
+    kind: usize,
+    index: u32,
+    attempt: u32,
+}
+
+impl<'a> ContextOf<'a> {
+    pub(crate) fn new(shared: &'a Arc<Shared>, job: &JobView<'_>) -> Self {
+        Self { shared, kind: job.kind_slot(), index: job.index(), attempt: job.attempt() }
+    }
+
+    /// That of `context`.
+    #[cfg(test)]
+    pub(crate) fn again(context: &'a JobContext) -> Self {
+        Self { shared: &context.shared, kind: context.kind as usize, index: context.index, attempt: context.attempt }
+    }
+
+    /// The context itself.
+    pub fn make(self) -> JobContext {
+        JobContext::new(self.shared.clone(), self.kind, self.index, self.attempt)
+    }
 }
 
 /// What the contexts of one run share.

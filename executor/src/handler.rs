@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wf_schema::Format;
 
+use crate::function::Function;
 use crate::row::Row;
 use crate::{JobContext, JobFailure};
 
@@ -29,7 +30,7 @@ pub trait Handler: Send + Sync + 'static {
     #[doc(hidden)]
     fn begin(&self, row: &mut dyn Row) -> Option<Attempt> {
         while let Some((context, args)) = row.next() {
-            let mut attempt = self.start(context, args);
+            let mut attempt = self.start(context.make(), args);
             match attempt.as_mut().poll(&mut idle()) {
                 Poll::Ready(result) => row.ended(result),
                 Poll::Pending => return Some(attempt),
@@ -152,30 +153,29 @@ thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
 /// The most of it that a thread keeps, in bytes.
 const SCRATCH_KEPT: usize = 64 << 10;
 
-/// An async function as a handler. `A` is what it takes.
-pub(crate) struct Typed<F, A> {
+/// An async function as a handler. `Form` is what it takes.
+pub(crate) struct Typed<F, Form> {
     run: F,
-    args: PhantomData<fn(A)>,
+    form: PhantomData<fn(Form)>,
 }
 
-impl<F, A> Typed<F, A> {
+impl<F, Form> Typed<F, Form> {
     pub(crate) fn new(run: F) -> Self {
-        Self { run, args: PhantomData }
+        Self { run, form: PhantomData }
     }
 }
 
-impl<F, Fut, A, R> Handler for Typed<F, A>
+impl<F, Form, R> Handler for Typed<F, Form>
 where
-    F: Fn(JobContext, A) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, JobFailure>> + Send + 'static,
-    A: DeserializeOwned + 'static,
+    F: Function<Form, Output: Future<Output = Result<R, JobFailure>> + Send + 'static>,
+    Form: 'static,
     R: Serialize,
 {
     fn start(&self, context: JobContext, args: Args<'_>) -> Attempt {
         let answer = Answer { format: args.format, wanted: args.wanted };
         match args.read() {
             Ok(args) => {
-                let attempt = (self.run)(context, args);
+                let attempt = self.run.call(|| context, args);
                 Box::pin(async move { attempt.await.and_then(|result| answer.write(&result)) })
             }
             Err(failure) => Box::pin(std::future::ready(Err(failure))),
@@ -188,7 +188,7 @@ where
         while let Some((context, args)) = row.next() {
             let answer = Answer { format: args.format, wanted: args.wanted };
             match args.read() {
-                Ok(args) => place.set(Some((self.run)(context, args)).into()),
+                Ok(args) => place.set(Some(self.run.call(|| context.make(), args)).into()),
                 Err(failure) => {
                     row.ended(Err(failure));
                     continue;

@@ -9,7 +9,7 @@
 //!
 //! use serde::Deserialize;
 //! use wf_broker::Broker;
-//! use wf_executor::{Executor, ExecutorError, ExecutorOptions, JobContext, JobFailure, Registry};
+//! use wf_executor::{Executor, ExecutorError, ExecutorOptions, JobFailure, Registry};
 //!
 //! #[derive(Deserialize)]
 //! struct Greeting {
@@ -17,7 +17,7 @@
 //! }
 //!
 //! fn serve(broker: Arc<dyn Broker>, options: ExecutorOptions) -> Result<Executor, ExecutorError> {
-//!     let registry = Registry::new().register("greet", |_: JobContext, greeting: Greeting| async move {
+//!     let registry = Registry::new().register("greet", |greeting: Greeting| async move {
 //!         Ok::<_, JobFailure>(format!("Hello, {}!", greeting.name))
 //!     });
 //!     Executor::start(broker, registry, options)
@@ -35,6 +35,7 @@ mod drain;
 mod error;
 mod executor;
 mod failure;
+mod function;
 mod hand;
 mod handler;
 mod intake;
@@ -66,6 +67,7 @@ pub use drain::DrainReport;
 pub use error::ExecutorError;
 pub use executor::Executor;
 pub use failure::JobFailure;
+pub use function::Function;
 pub use handler::{Args, Attempt, Handler};
 pub use options::{ExecutorOptions, OptionError};
 pub use prefetch::Prefetch;

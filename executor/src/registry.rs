@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use wf_schema::{Kind, NameError};
 
+use crate::function::Function;
 use crate::handler::Typed;
 use crate::{Handler, JobContext, JobFailure};
 
@@ -15,7 +15,7 @@ use crate::{Handler, JobContext, JobFailure};
 ///
 /// ```
 /// use serde::Deserialize;
-/// use wf_executor::{JobContext, JobFailure, Registry};
+/// use wf_executor::{JobFailure, Registry};
 ///
 /// #[derive(Deserialize)]
 /// struct Letter {
@@ -23,7 +23,7 @@ use crate::{Handler, JobContext, JobFailure};
 /// }
 ///
 /// let registry = Registry::new()
-///     .register("send_letter", |_: JobContext, letter: Letter| async move {
+///     .register("send_letter", |letter: Letter| async move {
 ///         Ok::<_, JobFailure>(format!("sent to {}", letter.to))
 ///     });
 /// assert_eq!(registry.kinds().count(), 1);
@@ -41,16 +41,15 @@ impl Registry {
         Self::default()
     }
 
-    /// Runs jobs of `kind` through the async function `run`. Its args are read from the job's, its result is written
-    /// in the same format (JSON or postcard).
+    /// Runs jobs of `kind` through the async function `run`, which takes the args, or a [`JobContext`] and the args. Its
+    /// args are read from the job's, its result is written in the same format (JSON or postcard).
     ///
     /// A kind that is no name is reported by [`crate::Executor::start`].
     #[must_use]
-    pub fn register<F, Fut, A, R>(self, kind: &str, run: F) -> Self
+    pub fn register<F, Form, R>(self, kind: &str, run: F) -> Self
     where
-        F: Fn(JobContext, A) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, JobFailure>> + Send + 'static,
-        A: DeserializeOwned + 'static,
+        F: Function<Form, Output: Future<Output = Result<R, JobFailure>> + Send + 'static>,
+        Form: 'static,
         R: Serialize + 'static,
     {
         self.register_handler(kind, Typed::new(run))
@@ -59,17 +58,17 @@ impl Registry {
     /// The same for a function that blocks: it runs on tokio's blocking threads. One that outlives its timeout cannot
     /// be stopped; its attempt counts as failed, and its thread stays busy until it returns.
     #[must_use]
-    pub fn register_blocking<F, A, R>(self, kind: &str, run: F) -> Self
+    pub fn register_blocking<F, Form, R>(self, kind: &str, run: F) -> Self
     where
-        F: Fn(JobContext, A) -> Result<R, JobFailure> + Send + Sync + 'static,
-        A: DeserializeOwned + Send + 'static,
+        F: Function<Form, Args: Send, Output = Result<R, JobFailure>>,
+        Form: 'static,
         R: Serialize + Send + 'static,
     {
         let run = Arc::new(run);
-        self.register(kind, move |context: JobContext, args: A| {
+        self.register(kind, move |context: JobContext, args: F::Args| {
             let run = run.clone();
             async move {
-                match tokio::task::spawn_blocking(move || run(context, args)).await {
+                match tokio::task::spawn_blocking(move || run.call(|| context, args)).await {
                     Ok(result) => result,
                     // So that a panic over there is the same outcome as one here.
                     Err(error) => match error.try_into_panic() {
@@ -132,7 +131,6 @@ impl fmt::Debug for Registry {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use futures::executor::block_on;
     use serde::Deserialize;
     use wf_schema::{BatchId, Format, JobId};
 
@@ -146,13 +144,14 @@ mod tests {
     }
 
     fn registry() -> Registry {
-        Registry::new().register("add", |_: JobContext, p: Pair| async move { Ok::<_, JobFailure>(p.a + p.b) })
+        Registry::new().register("add", |p: Pair| async move { Ok::<_, JobFailure>(p.a + p.b) })
     }
 
     fn run(registry: &Registry, args: &[u8], format: Format, wanted: bool) -> Result<Vec<u8>, JobFailure> {
         let context = JobContext::for_test("add", JobId { batch: BatchId::new(), index: 0 }, 1).unwrap();
         let handler = registry.get(&Kind::new("add").unwrap()).unwrap();
-        block_on(handler.start(context, Args::new(args, format, wanted))).map(|bytes| bytes.to_vec())
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(handler.start(context, Args::new(args, format, wanted))).map(|bytes| bytes.to_vec())
     }
 
     #[test]
@@ -162,6 +161,21 @@ mod tests {
         let args = postcard::to_stdvec(&(1.0, 2.0)).unwrap();
         assert_eq!(run(&registry, &args, Format::Postcard, true), Ok(postcard::to_stdvec(&3.0).unwrap()));
         assert_eq!(run(&registry, br#"{"a":1,"b":2}"#, Format::Json, false), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_context_is_for_those_who_ask_for_it() {
+        let twice = |p: Pair| async move { Ok::<_, JobFailure>(2.0 * p.a) };
+        let id = |context: JobContext, _: Pair| async move { Ok::<_, JobFailure>(context.id().index) };
+        let kind = |context: JobContext, _: Pair| Ok::<_, JobFailure>(context.kind().to_string());
+        for (registry, wanted) in [
+            (Registry::new().register("add", twice), "2.0"),
+            (Registry::new().register("add", id), "0"),
+            (Registry::new().register_blocking("add", |p: Pair| Ok::<_, JobFailure>(p.b)), "2.0"),
+            (Registry::new().register_blocking("add", kind), "\"add\""),
+        ] {
+            assert_eq!(run(&registry, br#"{"a":1,"b":2}"#, Format::Json, true), Ok(wanted.as_bytes().to_vec()));
+        }
     }
 
     #[test]

@@ -20,16 +20,16 @@ pub use math::{Pair, add, divide, multiply, subtract};
 pub use noop::Noop;
 pub use sleep::{Sleep, sleep};
 
-use crate::{JobContext, Registry};
+use crate::Registry;
 
 /// `registry` with the stock handlers added.
 #[must_use]
 pub fn register(registry: Registry) -> Registry {
     registry
-        .register("math_add", |_: JobContext, pair: Pair| std::future::ready(add(&pair)))
-        .register("math_subtract", |_: JobContext, pair: Pair| std::future::ready(subtract(&pair)))
-        .register("math_multiply", |_: JobContext, pair: Pair| std::future::ready(multiply(&pair)))
-        .register("math_divide", |_: JobContext, pair: Pair| std::future::ready(divide(&pair)))
+        .register("math_add", |pair: Pair| std::future::ready(add(&pair)))
+        .register("math_subtract", |pair: Pair| std::future::ready(subtract(&pair)))
+        .register("math_multiply", |pair: Pair| std::future::ready(multiply(&pair)))
+        .register("math_divide", |pair: Pair| std::future::ready(divide(&pair)))
         .register_handler("noop", Noop)
         .register_handler("echo", Echo)
         .register("sleep", sleep)

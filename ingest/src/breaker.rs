@@ -11,12 +11,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use wf_broker::Broker;
+use wf_broker::{Broker, BrokerError};
 
 use circuit::Circuit;
 
 /// How long a probe may take.
 const PROBE: Duration = Duration::from_secs(3);
+
+/// What a probe comes to: how long the broker took to answer, or why it did not.
+type Answer = Result<Duration, Arc<BrokerError>>;
 
 /// See the module. Cheap to clone; clones are the same breaker. It ends with the last of them.
 #[derive(Clone)]
@@ -26,8 +29,10 @@ struct Shared {
     circuit: Mutex<Circuit>,
     open: watch::Sender<bool>,
     broker: Arc<dyn Broker>,
-    /// Held by who probes: when the last probe ended, and how long the answer took, if there was one.
-    probing: tokio::sync::Mutex<Option<(Instant, Option<Duration>)>>,
+    /// Held by who probes: when the last probe ended, and what it came to.
+    probing: tokio::sync::Mutex<Option<(Instant, Answer)>>,
+    /// Why the last probe was not answered, if it was not.
+    failure: Mutex<Option<Arc<BrokerError>>>,
     /// The circuit's next deadline may be nearer than before, or nobody has the breaker any more.
     alarm: Arc<Notify>,
 }
@@ -47,6 +52,7 @@ impl Breaker {
             open: watch::Sender::new(false),
             broker,
             probing: tokio::sync::Mutex::default(),
+            failure: Mutex::default(),
             alarm: Arc::default(),
         });
         tokio::spawn(attend(Arc::downgrade(&shared), shared.alarm.clone()));
@@ -90,8 +96,13 @@ impl Breaker {
     }
 
     /// Asks the broker whether it is there: how long its answer took. Who comes while somebody asks shares the answer.
-    pub(crate) async fn probe(&self) -> Result<Duration, wf_broker::BrokerError> {
+    pub(crate) async fn probe(&self) -> Answer {
         self.0.probe(PROBE).await
+    }
+
+    /// Why the last probe was not answered, if it was not.
+    pub(crate) fn failure(&self) -> Option<Arc<BrokerError>> {
+        self.0.failure.lock().clone()
     }
 }
 
@@ -135,19 +146,20 @@ impl Shared {
         value
     }
 
-    async fn probe(&self, patience: Duration) -> Result<Duration, wf_broker::BrokerError> {
+    async fn probe(&self, patience: Duration) -> Answer {
         let came = Instant::now();
         let mut last = self.probing.lock().await;
-        if let Some((_, rtt)) = last.filter(|(ended, _)| *ended > came) {
-            return rtt.ok_or_else(|| wf_broker::BrokerError::retryable("answer a ping", "it was asked a moment ago"));
+        if let Some((_, answer)) = last.as_ref().filter(|(ended, _)| *ended > came) {
+            return answer.clone();
         }
         let answer = match tokio::time::timeout(patience, self.broker.ping()).await {
-            Ok(answer) => answer,
-            Err(late) => Err(wf_broker::BrokerError::retryable("answer a ping", late)),
+            Ok(answer) => answer.map_err(Arc::new),
+            Err(late) => Err(Arc::new(BrokerError::retryable("answer a ping", late))),
         };
+        *self.failure.lock() = answer.as_ref().err().cloned();
         let heard = !answer.as_ref().is_err_and(|error| error.is_retryable());
         self.change(|circuit| circuit.probed(Instant::now(), heard, fastrand::f64()));
-        *last = Some((Instant::now(), answer.as_ref().ok().copied()));
+        *last = Some((Instant::now(), answer.clone()));
         answer
     }
 }

@@ -36,11 +36,12 @@ impl<'a> Group<'a> {
         self.is_empty() || self.len() < Self::JOBS && self.bytes.len() + job.args.len() <= Self::BYTES
     }
 
-    pub(crate) fn add(&mut self, mut job: Job<'a>) {
+    pub(crate) fn add(&mut self, job: &Job<'a>) {
         self.bytes.extend_from_slice(&job.args);
-        if !self.rows.last().is_some_and(|(like, _)| like.is_like(&job)) {
-            job.args = Default::default();
-            self.rows.push((job, self.ends.len()));
+        if !self.rows.last().is_some_and(|(like, _)| like.is_like(job)) {
+            let (kind, policy, lane) = (job.kind.clone(), job.policy.clone(), job.lane.clone());
+            let like = Job { kind, args: Default::default(), format: job.format, policy, lane, run_at: job.run_at };
+            self.rows.push((like, self.ends.len()));
         }
         self.ends.push(self.bytes.len());
     }
@@ -119,9 +120,9 @@ mod tests {
     fn neighbours_that_are_alike_are_a_row() {
         let mut group = Group::default();
         for (kind, args) in [("a", 1), ("a", 22), ("b", 3), ("a", 4)] {
-            group.add(Job::new(kind, &args).unwrap());
+            group.add(&Job::new(kind, &args).unwrap());
         }
-        group.add(Job::new("a", &5).unwrap().max_attempts(1));
+        group.add(&Job::new("a", &5).unwrap().max_attempts(1));
         let row = |(job, args): (&Job<'_>, ArgsRow<'_>)| {
             let args = (0..args.len()).map(|n| String::from_utf8(args.get(n).unwrap().to_vec()).unwrap());
             (job.kind.to_string(), args.collect::<Vec<_>>().join(" "))
@@ -153,11 +154,11 @@ mod tests {
         let mut group = Group::default();
         let large = Job::new("k", &"x".repeat(200 << 10)).unwrap();
         assert!(group.takes(&large));
-        group.add(large.clone());
+        group.add(&large);
         assert!(!group.takes(&large));
         let small = Job::new("k", &1).unwrap();
         while group.takes(&small) {
-            group.add(small.clone());
+            group.add(&small);
         }
         assert_eq!(group.len(), 64);
     }

@@ -128,7 +128,7 @@ impl Producer {
                 first += group.len() as u64;
                 group.clear();
             }
-            group.add(job);
+            group.add(&job);
         }
         if stopped.is_ok() {
             stopped = bulk.push(first, &group).await;

@@ -78,24 +78,36 @@ impl ApiError {
         }
     }
 
+    /// Whether the same may work later without anybody changing anything.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused { code: code::WRONG_LAST | code::NOT_FOR_ACCOUNT | code::NOT_ENABLED, .. } | Self::Unreadable(_) => {
+                false
+            }
+            // Other 4xx are requests that are wrong and stay wrong.
+            Self::Refused { status, code, .. } => *status >= 500 || matches!(status, 408 | 429) || code::passes(*code),
+            Self::Status(_) => true,
+            Self::Unanswered(error) => error.is_retryable(),
+        }
+    }
+
     /// The error of the contract that it is, when `what` was asked.
     pub(crate) fn into_broker(self, what: &'static str) -> BrokerError {
         match self {
             Self::Refused { code: code::WRONG_LAST, .. } => BrokerError::Fenced,
-            // Other 4xx are requests that are wrong and stay wrong.
-            Self::Refused { status, code, .. } if status < 500 && !matches!(status, 408 | 429) && !code::passes(code) => {
-                BrokerError::fatal(what, self)
-            }
-            Self::Refused { code: code::NOT_FOR_ACCOUNT | code::NOT_ENABLED, .. } | Self::Unreadable(_) => {
-                BrokerError::fatal(what, self)
-            }
-            Self::Refused { .. } | Self::Status(_) => BrokerError::retryable(what, self),
             Self::Unanswered(error) => error.into_broker(what),
+            error if error.is_retryable() => BrokerError::retryable(what, error),
+            error => BrokerError::fatal(what, error),
         }
     }
 }
 
 impl Unanswered {
+    /// Whether an answer may come later without anybody changing anything.
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::TimedOut(_) | Self::Down(_) | Self::NobodyThere)
+    }
+
     /// The error of the contract that it is, when `what` was asked.
     pub(crate) fn into_broker(self, what: &'static str) -> BrokerError {
         match self {

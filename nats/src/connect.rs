@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use wf_broker::Cause;
 
+use crate::api::ApiError;
 use crate::connection::Connection;
 use crate::counters::Counters;
 use crate::exchange::Exchange;
@@ -100,7 +101,14 @@ pub enum ConnectError {
 impl ConnectError {
     /// Whether it may work later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Unusable { .. })
+        match self {
+            Self::Unreachable { .. } => true,
+            // What is not allowed, or cannot be read, stays so.
+            Self::Unusable { source, .. } => {
+                source.downcast_ref().is_none_or(ApiError::is_retryable) && !source.is::<serde_json::Error>()
+            }
+            _ => false,
+        }
     }
 }
 

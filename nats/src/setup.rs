@@ -90,7 +90,11 @@ pub enum SetupError {
 impl SetupError {
     /// Whether it may work later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Connect(error) if error.is_retryable())
+        match self {
+            Self::Connect(error) => error.is_retryable(),
+            Self::Failed { source, .. } => source.downcast_ref().is_some_and(ApiError::is_retryable),
+            Self::Impossible(_) | Self::Differs(_) => false,
+        }
     }
 
     fn failed(what: &str, source: ApiError) -> Self {

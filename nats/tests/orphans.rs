@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -56,6 +56,15 @@ impl Yard {
         self.api("CONSUMER.CREATE.WF_JOBS.mail-normal", update).await;
     }
 
+    /// What a pull of the lane by a client of another make brings.
+    async fn pull(&self) -> async_nats::Message {
+        let inbox = self.admin.new_inbox();
+        let mut answers = self.admin.subscribe(inbox.clone()).await.unwrap();
+        let pull = r#"{"batch":1,"expires":20000000000}"#.into();
+        self.admin.publish_with_reply("$JS.API.CONSUMER.MSG.NEXT.WF_JOBS.mail-normal", inbox, pull).await.unwrap();
+        tokio::time::timeout(PATIENCE, answers.next()).await.unwrap().unwrap()
+    }
+
     async fn publish(&self, text: &'static str) {
         self.broker.publish(Message { lane: lane(), id: text.replace(' ', "-").into(), bytes: text.into() }).await.unwrap();
     }
@@ -101,6 +110,74 @@ async fn what_the_server_gives_up_is_a_dead_letter_once() {
     assert_eq!(after.bytes, "after");
     after.lease.ack();
     assert_eq!(yard.letters(1).await.len(), 1);
+}
+
+/// What is logged as a warning.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, about: &tracing::Metadata<'_>) -> bool {
+        *about.level() <= tracing::Level::WARN
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut said = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| said += &format!("{field}={value:?} "));
+        self.0.lock().unwrap().push(said);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A work queue drops what somebody ends with `+TERM`: nothing is left to bury, so those who serve the lane say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_terminates_is_gone_and_told_of() {
+    let warnings = Warnings::default();
+    tracing::subscriber::set_global_default(warnings.clone()).unwrap();
+    let yard = Yard::new().await;
+    // It serves the lane, and leaves what is in it to another.
+    let node = NatsBroker::connect(NatsOptions::new([yard._server.url()]).unwrap()).await.unwrap();
+    let mut source = node.lane(lane()).await.unwrap();
+    let began = Instant::now();
+    let mut names = 0..;
+    let told = loop {
+        let id = format!("terminated-{}", names.next().unwrap()).into();
+        yard.broker.publish(Message { lane: lane(), id, bytes: "terminated".into() }).await.unwrap();
+        let taken = yard.pull().await;
+        assert_eq!(taken.payload, "terminated");
+        yard.admin.publish(taken.reply.unwrap(), "+TERM it looks bad".into()).await.unwrap();
+        // What was ended before it listened for that it cannot know of.
+        let soon = Instant::now() + Duration::from_secs(2);
+        let told = loop {
+            let said = warnings.0.lock().unwrap().clone();
+            // Others of this process were told of what was delivered twice.
+            let told = said.into_iter().find(|said| said.contains("terminated is gone") && said.contains("deliveries=1 "));
+            if told.is_some() || Instant::now() > soon {
+                break told;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        match told {
+            Some(told) => break told,
+            None => assert!(began.elapsed() < PATIENCE, "nobody said anything"),
+        }
+    };
+    assert!(told.contains("WF_JOBS") && told.contains("lane=mail.normal"), "{told}");
+    assert!(yard.letters(0).await.is_empty());
+    // The lane goes on.
+    source.grant(100, 1 << 20);
+    yard.publish("after").await;
+    let after = tokio::time::timeout(PATIENCE, source.next()).await.unwrap().unwrap();
+    assert_eq!(after.bytes, "after");
+    after.lease.ack();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

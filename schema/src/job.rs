@@ -61,12 +61,14 @@ impl<'a> Job<'a> {
     ///
     /// # Errors
     /// When `kind` is no kind, or `args` cannot be written as postcard.
+    #[inline]
     pub fn compact(kind: &'a str, args: &impl Serialize) -> Result<Self, JobError> {
         // Room for what most args are, so that they do not grow into it bit by bit.
         let args = postcard::to_extend(args, Vec::with_capacity(32)).map_err(|error| JobError::Args(error.to_string()))?;
         Self::written(kind, args, Format::Postcard)
     }
 
+    #[inline]
     fn written(kind: &'a str, args: Vec<u8>, format: Format) -> Result<Self, JobError> {
         Kind::check(kind)?;
         Ok(Self {

@@ -1,8 +1,9 @@
 //! Queues, priorities and lanes: where a job waits.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +13,15 @@ use crate::name::{NameError, checked};
 pub const MAX_QUEUE_LEN: usize = 64;
 
 /// The name of a queue: 1 to 64 of `A-Z a-z 0-9 _ -`, so that it can be a token of a subject.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Queue(Arc<str>);
+pub struct Queue(
+    /// `None` is [`DEFAULT`]. Most jobs go there, and nothing is counted for it as they pass from thread to thread.
+    Option<Arc<str>>,
+);
+
+/// What the default queue is called.
+const DEFAULT: &str = "default";
 
 impl Queue {
     /// The queue called `name`.
@@ -22,20 +29,37 @@ impl Queue {
     /// # Errors
     /// When the name is empty, too long, or has a character outside `A-Z a-z 0-9 _ -`.
     pub fn new(name: &str) -> Result<Self, NameError> {
-        checked("queue", name, MAX_QUEUE_LEN, "_-").map(Self)
+        if name == DEFAULT {
+            return Ok(Self(None));
+        }
+        checked("queue", name, MAX_QUEUE_LEN, "_-").map(|name| Self(Some(name)))
     }
 
     /// The name.
+    #[inline]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or(DEFAULT)
     }
 }
 
 impl Default for Queue {
-    /// The queue `default`. Most jobs go there, so it is made once and shared.
+    /// The queue `default`.
+    #[inline]
     fn default() -> Self {
-        static DEFAULT: LazyLock<Queue> = LazyLock::new(|| Queue("default".into()));
-        DEFAULT.clone()
+        Self(None)
+    }
+}
+
+impl PartialOrd for Queue {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queue {
+    /// By name.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
     }
 }
 
@@ -49,7 +73,7 @@ impl TryFrom<String> for Queue {
 
 impl From<Queue> for String {
     fn from(queue: Queue) -> Self {
-        queue.0.as_ref().to_owned()
+        queue.as_str().to_owned()
     }
 }
 
@@ -63,13 +87,13 @@ impl FromStr for Queue {
 
 impl fmt::Display for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

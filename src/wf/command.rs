@@ -24,7 +24,7 @@ use wf_schema::config::{Config, ConfigError, Loaded, Loader};
 use crate::cli::{Cli, Command, Global, Output};
 use crate::exit::Exit;
 use crate::log;
-use work_factory::connect::{BrokerUnavailable, Fitted, Layout, fit};
+use work_factory::connect::{BrokerUnavailable, Fitted, Layout, Refusal, fit, fit_soon};
 use work_factory::progress::Show;
 use work_factory::shutdown;
 use work_factory::tuner::Tuner;
@@ -111,12 +111,20 @@ impl Session {
     /// The broker, and with profile `auto` the configuration that fits the link to it.
     async fn connect(&mut self, layout: Layout) -> Result<Arc<dyn Broker>, Failure> {
         let fitting = Box::pin(fit(&self.loader, self.loaded.clone(), layout));
-        let Some(fitted) = self.stop.run_until_cancelled(fitting).await else {
-            return Err(Failure::failed(Interrupted, Exit::Failed));
-        };
-        let Fitted { broker, loaded, tuner } = fitted?;
+        let fitted = self.stop.run_until_cancelled(fitting).await.ok_or_else(interrupted)??;
+        Ok(self.fit(fitted))
+    }
+
+    /// The same for a command that can do without the broker for a while, if it has a spool.
+    async fn connect_soon(&mut self, layout: Layout) -> Result<(Arc<dyn Broker>, Refusal), Failure> {
+        let fitting = Box::pin(fit_soon(&self.loader, self.loaded.clone(), layout));
+        let (fitted, refusal) = self.stop.run_until_cancelled(fitting).await.ok_or_else(interrupted)??;
+        Ok((self.fit(fitted), refusal))
+    }
+
+    fn fit(&mut self, Fitted { broker, loaded, tuner }: Fitted) -> Arc<dyn Broker> {
         (self.loaded, self.tuner) = (loaded, tuner);
-        Ok(broker)
+        broker
     }
 
     /// Whether progress is shown.
@@ -140,6 +148,10 @@ impl Session {
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 struct Interrupted;
+
+fn interrupted() -> Failure {
+    Failure::failed(Interrupted, Exit::Failed)
+}
 
 /// How a command failed, and what its exit code says of it.
 struct Failure {

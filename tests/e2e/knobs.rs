@@ -151,6 +151,29 @@ async fn a_request_without_an_answer_is_given_up_in_time() {
     ingest.wait().await.expect(0);
 }
 
+/// `ingest.store_timeout`: how long jobs are tried again whose broker goes away while they are on their way.
+#[tokio::test]
+async fn jobs_on_their_way_are_tried_for_so_long() {
+    for (store_timeout, tries) in [("0s", 1..=1), ("3s", 2..=30)] {
+        let site = Site::at(Duration::ZERO).await;
+        let mut ingest = site.start(&format!(
+            "ingest --listen 127.0.0.1:0 --ingest-store-timeout {store_timeout} --ingest-unreachable-after 5min --broker-request-timeout 200ms --broker-ping-interval 1min --factory-lease 1h --factory-dedup-window 2h"
+        ));
+        let web = Web::of(&mut ingest).await;
+        site.link.hold(Way::Down);
+        let reply = web.post("/v1/jobs", &[JSON], r#"{"kind":"noop","args":null}"#).await;
+        reply.problem(503, &["unconfirmed", "is not known"]);
+        let tried = site.tap.traffic().jobs;
+        assert!(tries.contains(&tried), "it was sent {tried} times in {store_timeout}");
+        site.link.resume(Way::Down);
+        // It was stored, and would have been by each of them: that is why nobody may say that it was not.
+        let eye = connect(&site.server).await;
+        assert_eq!(look(&*eye, "default.normal").await.pending, 1);
+        ingest.signal("TERM");
+        ingest.wait().await.expect(0);
+    }
+}
+
 /// `broker.connect_timeout`, of one attempt, and `broker.connect_deadline`, of all of them.
 #[tokio::test]
 async fn an_attempt_to_connect_is_given_up_in_time() {

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use futures::future::join_all;
+use serde_json::json;
 use wf_broker::Broker;
 use wf_nats::testing::{DelayProxy, ServerOptions, TestServer, Way};
+use wf_schema::config::Loader;
 use wf_schema::{Batch, Limits};
+use work_factory::{Factory, Job, Registry, stock};
 
-use crate::support::{JSON, Process, Reply, Stage, Web, connect, lane, until};
+use crate::support::{JSON, PATIENCE, Process, Reply, Stage, Web, connect, lane, until};
 
 const INGEST: &str = "ingest --listen 127.0.0.1:0 --ingest-spool spool --ingest-unreachable-after 300ms";
 
@@ -162,6 +165,105 @@ async fn a_cut_link_fills_the_spool_and_a_full_one_is_507() {
     let found = drain(connect(&server).await, accepted).await;
     assert_eq!((found.len(), found.values().sum::<usize>()), (accepted, accepted));
     assert_eq!(post(&web, 1).await.expect(202).json()["stored"], "broker");
+}
+
+/// What `wf ingest` says of itself while the broker is away.
+async fn unreachable(web: &Web, why: &str) {
+    let ready = web.get("/readyz").await.expect(200).json();
+    assert_eq!((&ready["status"], &ready["broker"]), (&json!("ok"), &json!("unreachable")), "{ready}");
+    assert!(ready["why"].as_str().unwrap().contains(why), "{ready}");
+}
+
+#[tokio::test]
+async fn it_starts_without_a_broker_also_over_a_spool_of_an_earlier_life() {
+    let mut server = server();
+    server.kill();
+    let stage = Stage::new();
+    let mut ingest =
+        stage.start(&format!("{INGEST} --broker-connect-timeout 1s --broker-connect-deadline 1s --broker {}", server.url()));
+    let web = Web::of(&mut ingest).await;
+    let mut accepted = BTreeMap::new();
+    for n in 0..20 {
+        accepted.insert((post_expecting(&web, n, "spool").await, n.to_string()), ());
+    }
+    // Whoever asks what became of one is told that this is not known now.
+    let (id, _) = accepted.keys().next().unwrap();
+    web.get(&format!("/v1/jobs/{id}")).await.problem(503, &["broker-unreachable"]);
+    until("the first search to end", async || {
+        web.get("/readyz").await.json()["why"].as_str().unwrap().contains("no broker could be reached").then_some(())
+    })
+    .await;
+    assert!(ingest.stderr().contains("the broker is not there yet"), "{}", ingest.stderr());
+    ingest.kill().await;
+
+    // Nor is it there in the next life. A factory that was never set up is, once there is a server.
+    let mut again = start(&stage, &server.url());
+    let web = Web::of(&mut again).await;
+    for n in 20..30 {
+        accepted.insert((post_expecting(&web, n, "spool").await, n.to_string()), ());
+    }
+    assert_eq!(web.get("/readyz").await.json()["spool"]["jobs"], 30);
+    server.restart();
+    shipped(&web).await;
+    accepted.insert((post_expecting(&web, 30, "broker").await, "30".to_owned()), ());
+    assert_once(&drain(connect(&server).await, accepted.len()).await, &accepted);
+    again.signal("TERM");
+    again.wait().await.expect(0);
+    // What the broker takes is known from now on.
+    assert!(std::fs::read_to_string(stage.path("spool/broker.json")).unwrap().contains("max_message"));
+}
+
+#[tokio::test]
+async fn a_broker_that_refuses_ends_it_at_the_start_and_is_told_of_later() {
+    let login = "authorization { user: ingest, password: right }";
+    let mut server = TestServer::start(ServerOptions::new().config(login));
+    let url = server.url().replace("nats://", "nats://ingest:wrong@");
+    let stage = Stage::new();
+    start(&stage, &url).wait().await.expect(3).says(&["refused the login"]);
+
+    // At the start is also when the broker comes a little later.
+    server.kill();
+    let mut early = start(&stage, &url);
+    post_expecting(&Web::of(&mut early).await, 0, "spool").await;
+    let mut late = stage.start(&format!(
+        "ingest --listen 127.0.0.1:0 --ingest-spool other --ingest-unreachable-after 300ms --broker-connect-timeout 100ms --broker-connect-deadline 100ms --broker {url}"
+    ));
+    let web = Web::of(&mut late).await;
+    until("its deadline to pass", async || {
+        web.get("/readyz").await.json()["why"].as_str().unwrap().contains("no broker could be reached").then_some(())
+    })
+    .await;
+    server.restart();
+    early.wait().await.expect(3).says(&["refused the login"]);
+    // Who has gone on takes jobs, and says what is wrong.
+    late.says("the broker refuses").await;
+    unreachable(&web, "refused the login").await;
+    post_expecting(&web, 1, "spool").await;
+    late.signal("TERM");
+    late.wait().await.expect(0);
+}
+
+#[tokio::test]
+async fn a_program_that_starts_without_a_broker_enqueues_and_runs_jobs_when_it_comes() {
+    let mut server = server();
+    server.kill();
+    let stage = Stage::new();
+    let spool = stage.path("spool").display().to_string();
+    let url = server.url();
+    let flags = [("broker.url", &*url), ("ingest.spool", &*spool), ("ingest.unreachable_after", "300ms")];
+    let factory = Factory::load(&Loader::new().flags(flags)).await.unwrap();
+    let executor = factory.executor(stock::register(Registry::new())).unwrap();
+    let producer = factory.producer();
+    let ids = join_all((0..20).map(|n| producer.enqueue(Job::new("echo", &n).unwrap().store_result()))).await;
+    assert_eq!(producer.stats().spool.unwrap().jobs, 20);
+    server.restart();
+    for (n, id) in ids.into_iter().enumerate() {
+        let outcome = until("an outcome", async || factory.outcome(*id.as_ref().unwrap(), PATIENCE).await.ok().flatten()).await;
+        assert_eq!((outcome.attempts, outcome.result.as_deref()), (1, Some(n.to_string().as_bytes())), "{outcome}");
+    }
+    producer.close().await.unwrap();
+    assert!(executor.drain(None).await.confirmed);
+    factory.close().await.unwrap();
 }
 
 /// Copies the files of a spool.

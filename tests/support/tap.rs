@@ -39,6 +39,8 @@ pub(crate) struct Traffic {
     pub(crate) unanswered: UnderWay,
     /// Batches of jobs that were delivered and not settled.
     pub(crate) unsettled: UnderWay,
+    /// How often any batch of jobs had been delivered, to whomever, when it came here: the most.
+    pub(crate) most_delivered: u64,
     /// The latest pull from a lane.
     pub(crate) pull: Option<Value>,
 }
@@ -254,6 +256,9 @@ fn delivered(traffic: &mut Traffic, frame: &Frame) {
         traffic.unanswered.ends(frame.word(1));
         if let Some(reply) = frame.reply(3).filter(|reply| reply.starts_with("$JS.ACK.")) {
             traffic.unsettled.begins(reply, frame.payload_size());
+            // $JS.ACK.<stream>.<consumer>.<delivered>. and four more.
+            let delivered = reply.rsplit('.').nth(4).and_then(|delivered| delivered.parse().ok());
+            traffic.most_delivered = traffic.most_delivered.max(delivered.unwrap_or(0));
         }
     }
 }

@@ -82,8 +82,6 @@ impl Caller {
 struct Problem {
     #[serde(rename = "type")]
     kind: String,
-    #[serde(default)]
-    detail: String,
 }
 
 async fn post(client: &reqwest::Client, base: &str, orders: &[Order], name: Option<&str>) -> Vec<Told> {
@@ -114,10 +112,8 @@ async fn post(client: &reqwest::Client, base: &str, orders: &[Order], name: Opti
     let kind = problem.kind.rsplit(':').next().unwrap_or_default();
     let why = format!("{} {kind}", status.as_u16());
     match kind {
-        // It was not even tried.
-        _ if problem.detail.ends_with("nothing was stored") => all(Told::Refused { why }),
         // What these say of a job is that nobody knows: no answer came from the broker, or from the server.
-        "" | "broker-unreachable" | "closing" | "internal" => all(Told::Unknown { why }),
+        "" | "unconfirmed" | "closing" | "internal" => all(Told::Unknown { why }),
         _ => all(Told::Refused { why }),
     }
 }

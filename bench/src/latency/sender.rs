@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use work_factory::{Job, JobContext, JobFailure, Producer, Registry};
+use work_factory::{Job, JobFailure, Producer, Registry};
 
 use crate::work::{self, Check};
 
@@ -64,7 +64,7 @@ impl Arrivals {
     /// The handler that sees them.
     pub(super) fn registry(self: &Arc<Self>) -> Registry {
         let arrivals = self.clone();
-        Registry::new().register("measure", move |_: JobContext, sent: Sent| {
+        Registry::new().register("measure", move |sent: Sent| {
             arrivals.see(sent);
             std::future::ready(Ok::<_, JobFailure>(()))
         })

@@ -360,7 +360,7 @@ proptest! {
                     let (jobs, run_time) = (vec![job; count], Duration::from_millis(run_ms));
                     let single = |job| Incoming { due, run_time, ..incoming(job) };
                     let mut group = Group::default();
-                    jobs.iter().for_each(|job| group.add(job.clone()));
+                    jobs.iter().for_each(|job| group.add(job));
                     let rows: Vec<_> = match in_a_row {
                         true => group.rows().map(|(job, args)| Incoming { job, args, due, run_time, trace: None }).collect(),
                         false => jobs.iter().map(single).collect(),

@@ -104,7 +104,7 @@ async fn take(bulk: &mut Bulk, block: &Block, limits: &Limits, report: &mut Repo
             group.clear();
             first = item.index;
         }
-        group.add(job);
+        group.add(&job);
     }
     bulk.push(first, &group).await.map_err(Problem::from)
 }

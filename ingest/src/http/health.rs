@@ -1,5 +1,8 @@
 //! `/healthz`: this process runs. `/readyz`: it can do its work.
 
+use std::error::Error as _;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -8,6 +11,7 @@ use wf_broker::BrokerError;
 
 use super::HttpState;
 use super::problem::Problem;
+use crate::breaker::Breaker;
 use crate::{Spool, SpoolStats};
 
 pub(super) async fn healthz() -> Response {
@@ -21,10 +25,10 @@ pub(super) async fn readyz(State(state): State<HttpState>) -> Result<Response, P
         return Err(Problem::closing());
     }
     let publisher = state.producer.publisher();
-    let breaker = publisher.breaker().filter(|breaker| !breaker.is_open());
-    let answer = match breaker {
-        Some(breaker) => breaker.probe().await,
-        None => Err(BrokerError::retryable("answer for a while", "it is asked again and again")),
+    let open = publisher.breaker().filter(|breaker| breaker.is_open());
+    let answer = match (open, publisher.breaker()) {
+        (None, Some(breaker)) => breaker.probe().await,
+        _ => Err(open.and_then(Breaker::failure).unwrap_or_else(|| Arc::new(silent()))),
     };
     let spool = publisher.spool().map(Spool::stats);
     let error = match answer {
@@ -36,16 +40,29 @@ pub(super) async fn readyz(State(state): State<HttpState>) -> Result<Response, P
         Err(error) => error,
     };
     match spool {
-        Some(spool) if matches!(error, BrokerError::Retryable { .. }) => {
+        Some(spool) if matches!(*error, BrokerError::Retryable { .. }) => {
             if spool.bytes >= spool.limit {
                 return Err(tell(crate::SpoolError::Full { limit: spool.limit }).with("spool", shown(&spool)));
             }
-            let mut body = json!({ "status": "ok", "broker": "unreachable" });
+            let mut body = json!({ "status": "ok", "broker": "unreachable", "why": why(&error) });
             add(&mut body, Some(spool));
             Ok(Json(body).into_response())
         }
-        _ => Err(Problem::from(error).with("breaker", if breaker.is_none() { "open" } else { "closed" })),
+        _ => {
+            Err(Problem::broker(&error).with("breaker", if open.is_some() { "open" } else { "closed" }).with("why", why(&error)))
+        }
     }
+}
+
+/// What is known of a broker that has not answered yet.
+fn silent() -> BrokerError {
+    BrokerError::retryable("answer for a while", "it is asked again and again")
+}
+
+/// What stands behind an error, for people.
+fn why(error: &BrokerError) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn tell(full: crate::SpoolError) -> Problem {

@@ -44,9 +44,21 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is wrong here", detail)
     }
 
+    /// The broker cannot be reached: nothing of this request was stored.
     pub(super) fn unreachable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "broker-unreachable", "The broker cannot be reached", detail)
             .retry_after(Duration::from_secs(5))
+    }
+
+    /// The jobs were given away, and nobody has confirmed that it has them.
+    pub(super) fn unconfirmed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unconfirmed", "It is not known whether the jobs are stored", detail)
+            .retry_after(Duration::from_secs(5))
+    }
+
+    /// Whether jobs may be stored all the same.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        self.0.code == "unconfirmed"
     }
 
     /// Jobs wait for the broker, and the spool takes no more.
@@ -57,7 +69,8 @@ impl Problem {
                 .retry_after(SpoolError::RETRY_AFTER);
         }
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        Self::unreachable(format!("jobs wait for the broker, and {error}{cause}"))
+        let detail = format!("jobs wait for the broker, and {error}{cause}");
+        if matches!(error, SpoolError::Closed) { Self::unreachable(detail) } else { Self::unconfirmed(detail) }
     }
 
     pub(super) fn closing() -> Self {
@@ -164,6 +177,9 @@ impl From<EnqueueError> for Problem {
 impl From<PublishError> for Problem {
     fn from(error: PublishError) -> Self {
         match &error {
+            PublishError::Broker(cause) if matches!(**cause, BrokerError::Retryable { .. }) => {
+                Self::unconfirmed(format!("{cause}: whether the jobs are stored is not known"))
+            }
             PublishError::Broker(cause) => Self::broker(cause),
             PublishError::Unreachable { retry_after, source } => {
                 let why = source.as_ref().and_then(|source| source.source()).map(|why| format!(" ({why})")).unwrap_or_default();
@@ -173,7 +189,7 @@ impl From<PublishError> for Problem {
             PublishError::Spool(cause) => Self::spool(cause),
             PublishError::Split(cause) => Self::too_large(format!("{error}: {cause}")),
             PublishError::TooMany { .. } => Self::too_large(error.to_string()),
-            PublishError::Lost => Self::closing(),
+            PublishError::Lost => Self::unconfirmed(error.to_string()),
         }
     }
 }

@@ -232,6 +232,17 @@ async fn errors_are_listed_up_to_a_thousand_and_then_counted() {
 }
 
 #[tokio::test]
+async fn jobs_that_nobody_confirmed_are_told_as_such() {
+    let broker = Puppet::new();
+    let site = Site::new(broker.clone()).await;
+    broker.set_away(true);
+    let answer = site.lines(lines(3)).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "unconfirmed"));
+    let error = &answer.body["errors"][0];
+    assert_eq!((&error["type"], &error["count"]), (&answer.body["type"], &json!(3)), "{answer:?}");
+}
+
+#[tokio::test]
 async fn an_early_answer_has_the_ids_already() {
     let broker = Puppet::new();
     broker.hold();

@@ -122,7 +122,7 @@ async fn a_broker_in_trouble_is_told_apart() {
 
     broker.set_away(true);
     let answer = site.job(JOB).await;
-    assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "broker-unreachable"));
+    assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "unconfirmed"), "it was asked");
     assert!(answer.header("retry-after").is_some());
     let answer = Answer::of(site.get("/readyz")).await;
     assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "broker-unreachable"));

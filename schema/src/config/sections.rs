@@ -121,7 +121,7 @@ sections! {
         inbox_prefix: InboxPrefix = "_INBOX";
         /// How long one attempt to connect may take.
         connect_timeout: Duration = ["5 s", "10 s", "15 s", "20 s"] in "100 ms" ..= "5 min";
-        /// How long a starting node keeps trying to connect before it gives up.
+        /// How long a starting node keeps trying to connect before it gives up. One with a spool starts without the broker.
         connect_deadline: Duration = "1 min" in "100 ms" ..= "1 d";
         /// How long to wait for the answer to one request.
         request_timeout: Duration = ["10 s", "10 s", "20 s", "30 s"] in "100 ms" ..= "5 min";
@@ -187,7 +187,7 @@ sections! {
         /// How long a caller waits for room when the publish window is full, before it is told to come back later.
         room_timeout: Duration = "5 s" in "0 s" ..= "5 min";
         /// A folder on a local disk for jobs that come while the broker cannot be reached: they are accepted, and shipped
-        /// when it can be. Unset, they are refused with 503. One process's at a time.
+        /// when it can be, which need not be so at the start. Unset, they are refused with 503. One process's at a time.
         spool: Option<PathBuf> = "unset";
         /// The most that the spool may hold; then 507. Its folder may take half as much again until what was shipped is
         /// cleared from it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use wf_broker::Broker;
 use wf_ingest::{HttpState, Producer, ProducerOptions, Server, Spool};
-use work_factory::connect::Layout;
+use work_factory::connect::{Layout, Refusal};
 use work_factory::settings;
 
 use super::{Failure, Session};
@@ -14,12 +14,28 @@ use crate::exit::Exit;
 
 pub(super) async fn ingest(mut session: Session) -> Result<Exit, Failure> {
     settings::needs_a_server(session.config(), "wf ingest").map_err(|error| Failure::failed(error, Exit::Usage))?;
-    let broker = session.connect(Layout::Make).await?;
-    let front = Front::bind(&broker, &session).await?;
-    let served = front.serve(session.stop.clone()).await;
+    // First: who may have it need not wait for the broker.
+    let spool = open_spool(&session).await?;
+    let (broker, refusal) = session.connect_soon(Layout::Make).await?;
+    let front = Front::bind(&broker, spool, &session).await?;
+    let (served, refused) = tokio::join!(front.serve(session.stop.clone()), ended_by(refusal, &session.stop));
     broker.close().await?;
+    refused?;
     served?;
     Ok(Exit::Done)
+}
+
+/// Stops everything if the broker, looked for in the background, refuses soon after the start: no way to find out about
+/// wrong credentials is worse than hours later.
+pub(super) async fn ended_by(refusal: Refusal, stop: &CancellationToken) -> Result<(), Failure> {
+    let Some(refused) = stop.run_until_cancelled(refusal.came()).await else { return Ok(()) };
+    stop.cancel();
+    Err(refused.into())
+}
+
+/// The spool, if there is one.
+pub(super) async fn open_spool(session: &Session) -> Result<Option<Spool>, Failure> {
+    settings::open_spool(session.config()).await.map_err(|error| Failure::failed(error, Exit::Failed))
 }
 
 /// HTTP, and the producer behind it.
@@ -31,9 +47,8 @@ pub(super) struct Front {
 
 impl Front {
     /// Listens where the configuration says.
-    pub(super) async fn bind(broker: &Arc<dyn Broker>, session: &Session) -> Result<Self, Failure> {
+    pub(super) async fn bind(broker: &Arc<dyn Broker>, spool: Option<Spool>, session: &Session) -> Result<Self, Failure> {
         let config = session.config();
-        let spool = settings::open_spool(config).await.map_err(|error| Failure::failed(error, Exit::Failed))?;
         let options = ProducerOptions { spool: spool.clone(), ..settings::producer(config) };
         let producer = Producer::new(broker.clone(), options.measured(broker));
         session.tuner.producer(&producer);

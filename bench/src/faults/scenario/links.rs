@@ -77,6 +77,17 @@ impl Side {
     }
 }
 
+/// Lets nothing through: in silence, or with a reset and nobody there.
+pub(super) fn sever(link: &DelayProxy, silent: bool) {
+    if silent {
+        link.hold(Way::Up);
+        link.hold(Way::Down);
+    } else {
+        link.refuse(true);
+        link.cut();
+    }
+}
+
 /// Cuts the link for `ms`, up to so many times: in silence, so that it comes back with what was on its way, or with a
 /// reset and nobody there.
 async fn cuts(site: &mut Site, side: Side, ms: u64, most: u32) -> anyhow::Result<()> {
@@ -84,14 +95,7 @@ async fn cuts(site: &mut Site, side: Side, ms: u64, most: u32) -> anyhow::Result
         let silent = site.rng.bool();
         let what = if silent { "the link is silent" } else { "the link is refused" };
         let ongoing = site.disturb(format!("{what} for {ms} ms"), side.whom());
-        let link = side.link(site)?;
-        if silent {
-            link.hold(Way::Up);
-            link.hold(Way::Down);
-        } else {
-            link.refuse(true);
-            link.cut();
-        }
+        sever(side.link(site)?, silent);
         site.pause(ms..=ms).await;
         let link = side.link(site)?;
         link.refuse(false);

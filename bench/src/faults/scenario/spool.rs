@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use wf_nats::testing::Way;
 
 use super::Scenario;
+use super::links::sever;
 use crate::faults::disk::Disk;
 use crate::faults::evidence::Whom;
 use crate::faults::order::Mix;
@@ -18,7 +19,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     };
     vec![
         spooling("spool", "the broker is away while jobs come in, and comes back", true, |_| setup(None), away),
-        spooling("spool-ingest-kill", "the same, and ingest is killed in between", true, |_| setup(None), ingest_killed),
+        spooling(
+            "spool-ingest-kill",
+            "the same, and ingest is killed in between, and started again before the broker is back or after",
+            true,
+            |_| setup(None),
+            ingest_killed,
+        ),
         spooling(
             "spool-disk-full",
             "the disk under the spool fills up while the broker is away",
@@ -48,14 +55,7 @@ fn no_disk() -> Option<String> {
 /// Cuts ingest off, so that it has to spool.
 fn cut_off(site: &mut Site) -> anyhow::Result<()> {
     let silent = site.rng.bool();
-    let link = site.near()?;
-    if silent {
-        link.hold(Way::Up);
-        link.hold(Way::Down);
-    } else {
-        link.refuse(true);
-        link.cut();
-    }
+    sever(site.near()?, silent);
     Ok(())
 }
 
@@ -90,8 +90,15 @@ fn ingest_killed(site: &mut Site) -> BoxFuture<'_, anyhow::Result<()>> {
         cut_off(site)?;
         site.pause(4_000..=8_000).await;
         site.ingest.kill().await?;
-        let_through(site)?;
-        site.ingest.again().await?;
+        // It comes back when the broker does, or before.
+        if site.rng.bool() {
+            site.ingest.again().await?;
+            site.pause(500..=3_000).await;
+            let_through(site)?;
+        } else {
+            let_through(site)?;
+            site.ingest.again().await?;
+        }
         site.over(ongoing);
         // Once more, while it ships.
         site.pause(0..=500).await;

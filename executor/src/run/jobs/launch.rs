@@ -7,14 +7,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use wf_schema::{Failure, JobView, State, now};
 
 use super::{Jobs, Waited};
+use crate::JobFailure;
 use crate::attempt;
+use crate::context::ContextOf;
 use crate::handler::{Args, Attempt};
 use crate::intake::Work;
 use crate::outcome::Outcome;
 use crate::retry::judge;
 use crate::row::Row;
 use crate::run::stride::Stride;
-use crate::{JobContext, JobFailure};
 
 /// How many jobs are begun, at most, before others on this thread get their turn; and for how long.
 const SLICE: usize = 1_024;
@@ -34,8 +35,8 @@ struct Line<'a> {
     work: &'a Work,
     slice: &'a mut Slice,
     kind: usize,
-    /// The place of the job that has begun and not ended.
-    current: Option<usize>,
+    /// The job that has begun and not ended, and its place.
+    current: Option<(JobView<'a>, usize)>,
 }
 
 impl Jobs {
@@ -62,7 +63,7 @@ impl Jobs {
             let begun = if self.inline {
                 let mut line = Line { jobs: self, work: &work, slice: &mut slice, kind, current: None };
                 let waiting = attempt::begin(&*handler, &mut line);
-                line.current.take().zip(waiting)
+                line.current.take().map(|(_, place)| place).zip(waiting)
             } else {
                 self.take(&mut slice);
                 match self.expired(&job, place) {
@@ -71,8 +72,8 @@ impl Jobs {
                         None
                     }
                     None => {
-                        let (context, args) = self.ask(&job);
-                        Some((place, attempt::start(&*handler, context, args)))
+                        let context = ContextOf::new(&self.shared, &job).make();
+                        Some((place, attempt::start(&*handler, context, self.args(&job))))
                     }
                 }
             };
@@ -85,7 +86,11 @@ impl Jobs {
                     slot = self.node.slots.clone().try_acquire_owned().ok()?;
                     slice.stride = Stride::new(Instant::now());
                 }
-                Some((place, Err(failure))) => self.concluded(&work, &mut slice, place, Err(failure)),
+                Some((place, Err(failure))) => {
+                    if let Some(job) = work.batch.get(place) {
+                        self.concluded(&job, &mut slice, place, Err(failure));
+                    }
+                }
             }
         }
         self.look(&mut slice);
@@ -104,9 +109,8 @@ impl Jobs {
     }
 
     /// What its handler is given.
-    fn ask<'a>(&self, job: &JobView<'a>) -> (JobContext, Args<'a>) {
-        let context = JobContext::new(self.shared.clone(), job.kind_slot(), job.index(), job.attempt());
-        (context, Args::new(job.args(), self.work.header.format, job.policy().store_result))
+    fn args<'a>(&self, job: &JobView<'a>) -> Args<'a> {
+        Args::new(job.args(), self.work.header.format, job.policy().store_result)
     }
 
     /// The outcome of a job that is not worth starting any more.
@@ -129,13 +133,11 @@ impl Jobs {
     }
 
     /// A job has ended where it was begun.
-    fn concluded(&mut self, work: &Work, slice: &mut Slice, place: usize, result: Result<Bytes, JobFailure>) {
+    fn concluded(&mut self, job: &JobView<'_>, slice: &mut Slice, place: usize, result: Result<Bytes, JobFailure>) {
         self.begun += 1;
-        if let Some(job) = work.batch.get(place) {
-            self.end(&job, place, result);
-            if slice.stride.add(job.kind_slot()) && self.look(slice) - slice.began > SLICE_TIME {
-                slice.left = 0;
-            }
+        self.end(job, place, result);
+        if slice.stride.add(job.kind_slot()) && self.look(slice) - slice.began > SLICE_TIME {
+            slice.left = 0;
         }
     }
 
@@ -151,7 +153,7 @@ impl Jobs {
 }
 
 impl Row for Line<'_> {
-    fn next(&mut self) -> Option<(JobContext, Args<'_>)> {
+    fn next(&mut self) -> Option<(ContextOf<'_>, Args<'_>)> {
         while self.slice.left > 0 && self.jobs.inline {
             let job = self.jobs.ahead(self.work).filter(|job| job.kind_slot() == self.kind)?;
             let place = self.jobs.next;
@@ -159,8 +161,8 @@ impl Row for Line<'_> {
             match self.jobs.expired(&job, place) {
                 Some(outcome) => self.jobs.push(outcome),
                 None => {
-                    self.current = Some(place);
-                    return Some(self.jobs.ask(&job));
+                    self.current = Some((job, place));
+                    return Some((ContextOf::new(&self.jobs.shared, &job), self.jobs.args(&job)));
                 }
             }
         }
@@ -168,8 +170,8 @@ impl Row for Line<'_> {
     }
 
     fn ended(&mut self, result: Result<Bytes, JobFailure>) {
-        if let Some(place) = self.current.take() {
-            self.jobs.concluded(self.work, self.slice, place, result);
+        if let Some((job, place)) = self.current.take() {
+            self.jobs.concluded(&job, self.slice, place, result);
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Report {
     errors: Vec<Value>,
     /// Errors that are not listed.
     unsaid: u64,
-    /// Why the first of them that the broker did not take was not taken.
+    /// Why those that the broker did not take were not taken.
     failed: Option<Problem>,
     /// Jobs that were fine but not taken, because others were not.
     held_back: u64,
@@ -81,9 +81,9 @@ impl Report {
         self.ids.extend(tallied.ids.into_iter().map(|(index, ids)| listed(index, ids)));
         for failed in tallied.failed {
             let problem = Problem::from(failed.error);
-            let message = problem.body()["detail"].clone();
-            self.tell(json!({ "index": failed.item, "count": failed.count, "message": message }));
-            self.failed.get_or_insert(problem);
+            let body = problem.body();
+            self.tell(json!({ "index": failed.item, "count": failed.count, "type": body["type"], "message": body["detail"] }));
+            self.failed = graver(self.failed.take(), Some(problem));
         }
     }
 
@@ -130,7 +130,7 @@ impl Report {
             mark(response.headers_mut(), early, replayed);
             return response;
         }
-        let problem = stopped.or(self.failed).unwrap_or_else(|| match (self.rejected, self.held_back) {
+        let problem = graver(stopped, self.failed).unwrap_or_else(|| match (self.rejected, self.held_back) {
             (0, _) => Problem::bad_request("the body has no jobs in it"),
             (wrong, 0) => nothing_accepted(format!("none of the {wrong} jobs can be taken; see errors")),
             (wrong, fine) => {
@@ -150,10 +150,39 @@ impl Report {
     }
 }
 
+/// What is to be said of both: that jobs may be stored, if that is so of any; else the first.
+fn graver(first: Option<Problem>, second: Option<Problem>) -> Option<Problem> {
+    match (first, second) {
+        (Some(first), Some(second)) if second.is_unconfirmed() && !first.is_unconfirmed() => Some(second),
+        (first, second) => first.or(second),
+    }
+}
+
 fn nothing_accepted(detail: String) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "nothing-accepted", "No job was taken", detail)
 }
 
 fn listed(index: u64, ids: IdRange) -> Value {
     json!({ "index": index, "batch": ids.batch, "first": ids.first, "count": ids.count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_jobs_may_be_stored_is_said_whatever_else_there_is_to_say() {
+        let certain = || Some(Problem::unreachable("first"));
+        let unknown = || Some(Problem::unconfirmed("second"));
+        for (first, second, said) in [
+            (certain(), unknown(), "second"),
+            (unknown(), certain(), "second"),
+            (certain(), Some(Problem::unreachable("other")), "first"),
+            (None, certain(), "first"),
+            (certain(), None, "first"),
+        ] {
+            assert_eq!(graver(first, second).map(|problem| problem.body()["detail"].clone()), Some(said.into()));
+        }
+        assert!(graver(None, None).is_none());
+    }
 }
