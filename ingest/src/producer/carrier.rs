@@ -16,7 +16,10 @@ use wf_schema::{BatchId, now};
 use super::Pace;
 use crate::batcher::{Batcher, Closed, Moment};
 use crate::receipt::Duty;
-use crate::{EnqueueError, ProducerOptions, Published, Publisher, Receipt};
+use crate::{EnqueueError, ProducerOptions, PublishError, Published, Publisher, Receipt};
+
+/// How long one that found no room is asked to wait.
+const NO_ROOM: Duration = Duration::from_secs(1);
 
 pub(crate) struct Carrier {
     pub(super) batcher: Mutex<Batcher<Receipt>>,
@@ -174,8 +177,9 @@ impl Carrier {
     /// Why there is no room: the broker cannot be reached, or it is slower than what comes in.
     pub(super) fn no_room(&self) -> EnqueueError {
         match self.publisher.trouble() {
-            Some(error) => crate::PublishError::Broker(error).into(),
-            None => EnqueueError::Busy { retry_after: Duration::from_secs(1) },
+            // Not given to anybody: it is certain that they are not stored.
+            Some(error) => PublishError::Unreachable { retry_after: NO_ROOM, source: Some(error) }.into(),
+            None => EnqueueError::Busy { retry_after: NO_ROOM },
         }
     }
 }

@@ -179,7 +179,7 @@ impl Publisher {
         };
         match ended {
             Some(Err(PublishError::Broker(error))) if matches!(&*error, BrokerError::Retryable { .. }) => {
-                spool.put(envelopes.to_vec(), true).await.map(|()| Kept::Spool).map_err(|full| lost_between(full, &error))
+                spool.put(envelopes.to_vec(), true).await.map(|()| Kept::Spool).map_err(|full| lost_between(&full, error))
             }
             Some(ended) => ended.map(Kept::Broker),
             // The broker was given it and may have it: it is marked so. If the spool does not take it, the broker may
@@ -188,7 +188,7 @@ impl Publisher {
                 Ok(()) => Ok(Kept::Spool),
                 Err(full) => match tries.await {
                     Err(PublishError::Broker(error)) if matches!(&*error, BrokerError::Retryable { .. }) => {
-                        Err(lost_between(full, &error))
+                        Err(lost_between(&full, error))
                     }
                     ended => ended.map(Kept::Broker),
                 },
@@ -245,8 +245,9 @@ impl Publisher {
     }
 }
 
-/// Neither the broker nor the spool took it.
-fn lost_between(spool: SpoolError, broker: &BrokerError) -> PublishError {
-    tracing::debug!(error = broker as &dyn std::error::Error, "the broker did not take what the spool does not take either");
-    spool.into()
+/// The broker was given it and has not answered, and the spool does not take it. That the broker may have it is what its
+/// caller must know.
+fn lost_between(spool: &SpoolError, broker: Arc<BrokerError>) -> PublishError {
+    tracing::debug!(error = spool as &dyn std::error::Error, "the spool does not take what the broker did not answer either");
+    PublishError::Broker(broker)
 }
