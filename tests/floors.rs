@@ -14,11 +14,8 @@ const FLOORS: &[&[&str]] =
 const OWNED: &[(&str, &str, &str)] = &[
     ("async-nats", "wf-nats", "the pipeline knows the broker contract and nothing of NATS"),
     ("axum", "wf-ingest", "HTTP is ingest's business"),
+    ("fjall", "wf-broker", "storage stands behind the broker contract, and behind Keyspaces for the spool"),
 ];
-
-/// Crates from outside that some crates of the house share and no other may use, and why.
-const SHARED: &[(&str, &[&str], &str)] =
-    &[("fjall", &["wf-broker", "wf-ingest"], "storage stands behind the broker contract, and under the spool")];
 
 /// Crates that have no business in wf-schema: it holds no sockets and runs nothing.
 const NETWORK: &[&str] = &["tokio", "async-nats", "axum", "hyper", "hyper-util", "reqwest", "tower", "tower-http"];
@@ -93,17 +90,6 @@ fn what_belongs_to_one_crate_is_used_by_no_other() {
                 (true, false) if *package.name == "wf-bench" => {}
                 (true, false) => broken.push(format!("{} depends on {outside}: only {owner} may, for {why}", package.name)),
                 (false, true) => broken.push(format!("{owner} no longer depends on {outside}: take it out of OWNED")),
-                _ => {}
-            }
-        }
-    }
-    for &(outside, owners, why) in SHARED {
-        for package in metadata.workspace_packages() {
-            let uses = package.dependencies.iter().any(|dependency| dependency.name == outside);
-            match (uses, owners.contains(&package.name.as_str())) {
-                (true, false) if *package.name == "wf-bench" => {}
-                (true, false) => broken.push(format!("{} depends on {outside}: only {owners:?} may, for {why}", package.name)),
-                (false, true) => broken.push(format!("{} no longer depends on {outside}: take it out of SHARED", package.name)),
                 _ => {}
             }
         }

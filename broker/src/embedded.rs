@@ -28,6 +28,7 @@ mod recent;
 mod records;
 mod sequence;
 mod source;
+mod stall;
 mod store;
 mod watchers;
 mod writer;
@@ -52,6 +53,7 @@ use self::lanes::Lanes;
 use self::open_error::OpenCause;
 use self::store::{DiskStore, Durability, MemoryStore, Space, Store, Write};
 use self::writer::{Op, Writer};
+use crate::keyspaces::is_no_room;
 use crate::{BoxFuture, Broker};
 
 /// A broker in this process.
@@ -96,9 +98,12 @@ impl Embedded {
     /// When another process has it, it holds something else, or it cannot be read or written.
     pub fn open(path: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Arc<Self>, OpenError> {
         let path = path.as_ref();
-        let damaged = |cause: OpenCause| OpenError::Damaged { path: path.to_owned(), source: cause.into() };
-        let store = DiskStore::open(Folder::claim(path)?).map_err(|error| damaged(error.into()))?;
-        Self::start(Arc::new(store), options).map_err(damaged)
+        let failed = |cause: OpenCause| match (path.to_owned(), is_no_room(&cause)) {
+            (path, true) => OpenError::NoRoom { path, source: cause.into() },
+            (path, false) => OpenError::Damaged { path, source: cause.into() },
+        };
+        let store = DiskStore::open(Folder::claim(path)?).map_err(|error| failed(error.into()))?;
+        Self::start(Arc::new(store), options).map_err(failed)
     }
 
     /// A broker that keeps nothing on disk: for tests, and for work that may be lost.
@@ -130,16 +135,25 @@ fn store_id(store: &dyn Store) -> Result<BatchId, OpenCause> {
     let id = BatchId::new();
     let value = id.as_u128().to_be_bytes().to_vec().into();
     let write = Write { space: Space::Meta, key: keys::STORE_ID.to_vec(), value: Some(value) };
-    store.commit(vec![write], Durability::Synced)?;
+    store.commit(&[write], Durability::Synced)?;
     Ok(id)
 }
 
 impl Broker for Embedded {
     fn ping(&self) -> BoxFuture<'_, Duration> {
         Box::pin(async move {
-            let asked = Instant::now();
-            self.core.ask("answer", 0, |_, _| Ok(())).await?;
-            Ok(asked.elapsed())
+            const WHAT: &str = "answer";
+            let (asked, (reply, answer)) = (Instant::now(), oneshot::channel());
+            // It can also be reached when its disk has no room.
+            self.core.send(Op::Ask(Box::new(|writer, round| {
+                let ended = writer.ended(WHAT);
+                round.answer(Box::new(|_| drop(reply.send(ended))));
+            })));
+            match answer.await {
+                Ok(None) => Ok(asked.elapsed()),
+                Ok(Some(ended)) => Err(ended),
+                Err(_) => Err(Ended::Closed.refuse(WHAT)),
+            }
         })
     }
 

@@ -31,6 +31,14 @@ pub enum BrokerError {
         /// How long to wait before trying again.
         retry_after: Duration,
     },
+    /// The broker's disk has no room for it. Nothing was stored.
+    #[error("the broker's disk has no room to {what}: make some; try again in {} s", .retry_after.as_secs())]
+    NoRoom {
+        /// What was asked, as a verb.
+        what: &'static str,
+        /// How long to wait before trying again.
+        retry_after: Duration,
+    },
     /// A compare-and-set found another value than the one expected: somebody else was here first.
     #[error("somebody else has written since")]
     Fenced,
@@ -80,6 +88,6 @@ impl BrokerError {
 
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Retryable { .. } | Self::Full { .. })
+        matches!(self, Self::Retryable { .. } | Self::Full { .. } | Self::NoRoom { .. })
     }
 }

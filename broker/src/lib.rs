@@ -8,6 +8,7 @@ pub mod conformance;
 mod contract;
 mod embedded;
 mod error;
+mod keyspaces;
 pub mod link;
 mod own_folder;
 mod window;
@@ -19,5 +20,6 @@ pub use contract::{
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use error::{BrokerError, Cause, Result};
+pub use keyspaces::{Change, DiskError, Durability, KeyRange, KeyspaceLayout, Keyspaces, KeyspacesError, Layout, Room};
 pub use own_folder::{OwnError, OwnFolder};
 pub use window::{Gate, Pass, WeakGate, Window};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wf_broker::{Broker, BrokerError, Consume, Control, Embedded, EmbeddedOptions, Message, OpenError, Publish};
 use wf_schema::Lane;
 
@@ -209,51 +210,84 @@ fn a_second_process_is_told_who_has_the_folder() {
     Embedded::open(home.path(), EmbeddedOptions::default()).unwrap();
 }
 
-/// Publishes until the system takes no more, and says what was answered.
+/// A disk that is full, for a process: no file of it may grow beyond so many KiB, until it says otherwise.
+fn on_a_full_disk(name: &str, folder: &Path, kib: u32) -> Command {
+    let process = process(name, folder);
+    let arguments = process.get_args().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ");
+    let script = format!("trap '' XFSZ; ulimit -S -f {kib}; exec '{}' {arguments}", process.get_program().display());
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).env(FOLDER, folder).stdout(Stdio::piped());
+    command
+}
+
+fn make_room() {
+    let limit = getrlimit(Resource::Fsize);
+    setrlimit(Resource::Fsize, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
 #[test]
 #[ignore = "a process that another test starts with little room"]
-fn publish_until_it_fails() {
+fn open_with_little_room() {
+    let error = Embedded::open(folder(), EmbeddedOptions::default()).unwrap_err();
+    assert!(matches!(error, OpenError::NoRoom { .. }), "{error:?}");
+    make_room();
+    Embedded::open(folder(), EmbeddedOptions::default()).unwrap();
+}
+
+#[test]
+fn on_a_full_disk_it_does_not_open_and_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    let opened = on_a_full_disk("open_with_little_room", home.path(), 100).output().unwrap();
+    assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
+}
+
+/// Publishes until the system takes no more, then until it does again, and says what was answered.
+#[test]
+#[ignore = "a process that another test starts with little room"]
+fn publish_through_a_full_disk() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let broker = Embedded::open(folder(), EmbeddedOptions::default()).unwrap();
-        let mut lane = broker.lane(Lane::default()).await.unwrap();
         let begun = Instant::now();
-        let error = loop {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it never fails");
+        let publish = || async {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it takes too long");
             let id = wf_schema::BatchId::new().to_string();
             let bytes = format!("{id} {}", "x".repeat(1_000_000)).into();
-            match broker.publish(Message { lane: Lane::default(), id: id.as_str().into(), bytes }).await {
-                Ok(_) => say("published", &id),
-                Err(error) => break error,
+            let stored = broker.publish(Message { lane: Lane::default(), id: id.as_str().into(), bytes }).await;
+            stored.map(|_| say("published", &id))
+        };
+        let error = loop {
+            if let Err(error) = publish().await {
+                break error;
             }
         };
-        // Whether the one that failed is stored is not known; that the next one is not, is.
+        // Whether the one that failed is stored is not known; that those are not which come after it, is.
         assert!(matches!(error, BrokerError::Retryable { .. }), "{error:?}");
-        let error = broker.publish(message("another")).await.unwrap_err();
-        assert!(matches!(error, BrokerError::Fatal { .. }), "{error:?}");
-        lane.grant(1, 1);
-        assert!(matches!(lane.next().await, Err(BrokerError::Fatal { .. })));
-        assert!(broker.close().await.is_err());
+        while let Err(error) = publish().await {
+            assert!(matches!(error, BrokerError::NoRoom { .. } | BrokerError::Retryable { .. }), "{error:?}");
+            make_room();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for _ in 0..10 {
+            publish().await.unwrap();
+        }
+        broker.close().await.unwrap();
         say("settled", "the end");
     });
 }
 
 #[tokio::test]
-async fn on_a_full_disk_nothing_is_promised_and_nothing_lost() {
+async fn a_full_disk_is_waited_out_and_nothing_is_lost() {
     let home = tempfile::tempdir().unwrap();
-    // A disk that is full, for a process: no file of it may grow beyond 65,600 KiB. Its journals are made with
-    // 64 MiB, and grow a little before they are changed for new ones.
-    let child = process("publish_until_it_fails", home.path());
-    let arguments = child.get_args().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ");
-    let script = format!("trap '' XFSZ; ulimit -f 65600; exec '{}' {arguments}", child.get_program().display());
-    let mut process = Command::new("bash").args(["-c", &script]).env(FOLDER, home.path()).stdout(Stdio::piped()).spawn().unwrap();
+    // Its journals are made with 64 MiB, and grow a little before they are changed for new ones.
+    let mut process = on_a_full_disk("publish_through_a_full_disk", home.path(), 65_600).spawn().unwrap();
     let mut said = Said::by(&mut process);
     while said.listen() {}
     assert!(process.wait().unwrap().success());
     assert!(said.settled.contains("the end"));
-    assert!(!said.published.is_empty());
+    assert!(said.published.len() > 10);
 
     let broker = Embedded::open(home.path(), EmbeddedOptions::default()).unwrap();
     let there: HashSet<_> = drain(&broker).await.into_iter().collect();
     assert!(said.published.is_subset(&there));
-    assert!(there.len() <= said.published.len() + 1);
+    assert!(there.len() <= said.published.len() + 1, "only of the one that failed it is not known");
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::error::Error;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -277,6 +277,62 @@ async fn a_torn_end_is_cut_off() {
     let delivery = next(&broker, &Lane::default()).await;
     assert_eq!(delivery.bytes, "whole");
     assert!(!broker.publish(message("torn")).await.unwrap().duplicate, "what was torn was never stored");
+}
+
+/// A broker with these messages, each in a commit of its own, and where the last of them begins and ends in the journal.
+async fn broker_of(home: &Path, messages: &[&str]) -> std::ops::Range<usize> {
+    let broker = open(home);
+    let end = || {
+        let mut journal = fs::File::open(journal(home)).unwrap().take(1 << 20);
+        let mut bytes = Vec::new();
+        journal.read_to_end(&mut bytes).unwrap();
+        bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1
+    };
+    let mut last = 0..0;
+    for id in messages {
+        let start = end();
+        let bytes = id.repeat(10_000).into();
+        broker.publish(Message { bytes, ..message(id) }).await.unwrap();
+        last = start..end();
+    }
+    last
+}
+
+#[tokio::test]
+async fn a_commit_torn_in_its_middle_is_cut_off_and_takes_no_other_along() {
+    let home = tempfile::tempdir().unwrap();
+    let last = broker_of(home.path(), &["one", "two", "torn"]).await;
+    // As if the power went when the end of it was on disk, and a page in its middle was not.
+    let mut torn = fs::read(journal(home.path())).unwrap();
+    torn[last.start + 8_192..last.start + 12_288].fill(0);
+    fs::write(journal(home.path()), torn).unwrap();
+
+    let broker = open(home.path());
+    assert_eq!(pending(&broker).await, 2);
+    for id in ["one", "two"] {
+        let delivery = next(&broker, &Lane::default()).await;
+        assert_eq!(delivery.bytes, id.repeat(10_000));
+        delivery.lease.ack();
+    }
+    assert!(!broker.publish(message("torn")).await.unwrap().duplicate, "what was torn was never stored");
+    drop(broker);
+    assert_eq!(pending(&open(home.path())).await, 1);
+}
+
+#[tokio::test]
+async fn what_was_safe_and_is_damaged_is_not_cut_off() {
+    let home = tempfile::tempdir().unwrap();
+    let last = broker_of(home.path(), &["one", "two", "three"]).await;
+    let mut damaged = fs::read(journal(home.path())).unwrap();
+    damaged[last.start - 10_000] ^= 1;
+    fs::write(journal(home.path()), &damaged).unwrap();
+
+    let error = refused(home.path());
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+    let why = error.source().unwrap().to_string();
+    let file = journal(home.path()).display().to_string();
+    assert!(why.contains(&format!("{file} is damaged at byte")) && why.contains("restore a copy"), "{why}");
+    assert!(fs::read(journal(home.path())).unwrap() == damaged, "it is as it was");
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub use error::SpoolError;
 use folder::Folder;
 use ledger::Ledger;
 pub use stats::SpoolStats;
-use store::{Space, Store};
+use store::{DiskStore, Space, Store};
 use writer::{Op, Writer};
 
 /// What may wait for the disk at once, in bytes and messages; further callers wait to be let in.
@@ -80,32 +80,9 @@ impl Drop for Handle {
 struct Shared {
     ledger: Mutex<Ledger>,
     /// `None` once it is closed.
-    open: RwLock<Option<Open>>,
+    open: RwLock<Option<Arc<dyn Store>>>,
     /// Something was put, removed or given back.
     work: Notify,
-}
-
-struct Open {
-    store: Arc<dyn Store>,
-    disk: Box<dyn Disk>,
-}
-
-/// What a store is opened on.
-trait Disk: Send + Sync + 'static {
-    fn open(&self) -> Result<Arc<dyn Store>, SpoolError>;
-    /// The bytes that are free.
-    fn free(&self) -> u64;
-}
-
-impl Disk for Folder {
-    fn open(&self) -> Result<Arc<dyn Store>, SpoolError> {
-        Ok(Arc::new(Folder::open(self)?))
-    }
-
-    fn free(&self) -> u64 {
-        // Who cannot say has room: a write says otherwise.
-        rustix::fs::statvfs(self.path()).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
-    }
 }
 
 impl Spool {
@@ -114,12 +91,13 @@ impl Spool {
     /// # Errors
     /// When another process has it, or the folder cannot be used.
     pub async fn open(options: SpoolOptions) -> Result<Self, SpoolError> {
-        let opened = tokio::task::spawn_blocking(move || Self::on(Box::new(Folder::claim(&options.path)?), options.bytes));
+        let opened = tokio::task::spawn_blocking(move || {
+            Self::on(Arc::new(DiskStore::open(Folder::claim(&options.path)?)?), options.bytes)
+        });
         opened.await.map_err(|error| SpoolError::Disk(Arc::new(error)))?
     }
 
-    fn on(disk: Box<dyn Disk>, limit: u64) -> Result<Self, SpoolError> {
-        let store = disk.open()?;
+    fn on(store: Arc<dyn Store>, limit: u64) -> Result<Self, SpoolError> {
         let ledger = read(&*store, Ledger::new(limit))?;
         let totals = ledger.totals();
         if totals.batches > 0 {
@@ -129,8 +107,7 @@ impl Spool {
         if totals.aside > 0 {
             tracing::warn!(entries = totals.aside, "entries of the spool that cannot be used are aside");
         }
-        let shared =
-            Arc::new(Shared { ledger: Mutex::new(ledger), open: RwLock::new(Some(Open { store, disk })), work: Notify::new() });
+        let shared = Arc::new(Shared { ledger: Mutex::new(ledger), open: RwLock::new(Some(store)), work: Notify::new() });
         let (ops, queue) = mpsc::channel();
         let writer = Writer::new(shared.clone(), queue);
         let thread = std::thread::Builder::new().name("wf-spool".to_owned()).spawn(move || writer.run());
@@ -201,31 +178,21 @@ async fn tell(ops: &mpsc::Sender<Op>, op: impl FnOnce(writer::Answer) -> Op) -> 
 
 impl Shared {
     fn store(&self) -> Result<Arc<dyn Store>, SpoolError> {
-        self.open.read().as_ref().map(|open| open.store.clone()).ok_or(SpoolError::Closed)
+        self.open.read().clone().ok_or(SpoolError::Closed)
     }
 
-    fn free_space(&self) -> u64 {
-        self.open.read().as_ref().map_or(0, |open| open.disk.free())
+    fn has_room(&self) -> bool {
+        self.open.read().as_ref().is_some_and(|store| store.has_room())
     }
 
-    /// Opens the store anew, and reads what it says.
+    /// Opens the store anew, and reads what it says. Nobody gets at it meanwhile.
     fn reopen(&self) -> Result<(), SpoolError> {
-        let mut slot = self.open.write();
-        let Some(Open { store, disk }) = slot.take() else { return Err(SpoolError::Closed) };
-        // It must be closed before it can be opened.
-        drop(store);
-        let opened = disk.open();
-        let store = match opened {
-            Ok(store) => store,
-            Err(error) => {
-                *slot = Some(Open { store: Arc::new(store::Nothing), disk });
-                return Err(error);
-            }
-        };
+        let open = self.open.write();
+        let store = open.as_ref().ok_or(SpoolError::Closed)?;
+        store.reopen()?;
         let anew = self.ledger.lock().anew();
-        let read = read(&*store, anew);
-        *slot = Some(Open { store, disk });
-        *self.ledger.lock() = read?;
+        let read = read(&**store, anew)?;
+        *self.ledger.lock() = read;
         Ok(())
     }
 

@@ -228,6 +228,28 @@ async fn trying_ends_when_patience_does_and_at_once_where_it_is_useless() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_may_be_stored_is_not_called_refused() {
+    let broker = Puppet::new();
+    let patience = Patience { full: Duration::ZERO, away: Duration::from_secs(20) };
+    let publisher = Publisher::new(broker.clone(), Window::default()).patience(patience);
+    let publish = |n| {
+        let publisher = publisher.clone();
+        async move {
+            match publisher.publish(Lane::default(), &batch_of([job(n)])).await {
+                Err(PublishError::Broker(cause)) => cause,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    broker.fail(Op::Publish, [Some(Fault::NoRoom)]);
+    assert!(matches!(*publish(1).await, BrokerError::NoRoom { .. }), "it was not stored, and nobody waits");
+    assert_eq!(broker.calls(Op::Publish), 1);
+    broker.fail(Op::Publish, std::iter::once(Some(Fault::AnswerLost)).chain([Some(Fault::NoRoom); 99]).collect::<Vec<_>>());
+    assert!(matches!(*publish(2).await, BrokerError::Retryable { .. }), "the first try may have been made");
+    assert_eq!(broker.messages().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_lane_keeps_no_other_out_of_the_window() {
     let broker = Puppet::new();
     broker.set_full(&lane("full"), true);

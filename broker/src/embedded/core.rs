@@ -11,7 +11,7 @@ use wf_schema::BatchId;
 use super::EmbeddedOptions;
 use super::ended::Ended;
 use super::lanes::Lanes;
-use super::store::{Store, StoreError};
+use super::store::{DiskError, Store};
 use super::watchers::Watchers;
 use super::writer::{Op, Round, Writer};
 use crate::{BrokerError, Cause, Key, Result};
@@ -64,7 +64,8 @@ impl Core {
     /// Has the writer do `work`, and gives its result once what it wrote is durable. `cost`: the bytes it holds.
     ///
     /// # Errors
-    /// Those of `work`; `Retryable` when the commit failed, as it may or may not have been made; `Fatal` from then on.
+    /// Those of `work`; `Retryable` when the commit failed, as it may or may not have been made; from then on `NoRoom`
+    /// until the disk has some, and `Fatal` after any other failure.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -75,11 +76,11 @@ impl Core {
         let room = Arc::clone(&self.room).acquire_many_owned(cost).await.map_err(|_| Ended::Closed.refuse(what))?;
         let (reply, answer) = oneshot::channel();
         let op = Op::Ask(Box::new(move |writer, round| {
-            let result = match writer.ended() {
-                Some(ended) => Err(ended.refuse(what)),
+            let result = match writer.refusal(what) {
+                Some(refusal) => Err(refusal),
                 None => round.synced(|round| work(writer, round)),
             };
-            round.answer(Box::new(move |committed: Result<(), StoreError>| {
+            round.answer(Box::new(move |committed: Result<(), DiskError>| {
                 // Nobody may wait any more: what was asked is done nevertheless.
                 let _ = reply.send(match committed {
                     Ok(()) => result,
@@ -153,14 +154,18 @@ impl Core {
     }
 }
 
-/// What cannot be read from the store is not mended by asking again.
+/// What cannot be read from the store is not mended by asking again, unless it is closed for a moment.
 pub(super) trait OrUnreadable<T> {
-    /// The value, or `Fatal`.
+    /// The value, or `Fatal`, or `Retryable`.
     fn or_unreadable(self, what: &'static str) -> Result<T>;
 }
 
 impl<T, E: Into<Cause>> OrUnreadable<T> for std::result::Result<T, E> {
     fn or_unreadable(self, what: &'static str) -> Result<T> {
-        self.map_err(|error| BrokerError::fatal(what, error))
+        self.map_err(|error| {
+            let cause = error.into();
+            let closed = cause.downcast_ref().is_some_and(DiskError::is_mendable);
+            if closed { BrokerError::retryable(what, cause) } else { BrokerError::fatal(what, cause) }
+        })
     }
 }

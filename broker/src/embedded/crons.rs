@@ -137,7 +137,7 @@ impl Writer {
             let cron = &planned.cron;
             // Checked when it was put.
             let size = cron.bytes.len() as u32;
-            if self.reserve(&[(&cron.lane, weight(size))]).is_err() {
+            if self.reserve(round, &[(&cron.lane, weight(size))]).is_err() {
                 planned.at = round.now + RETRY_AFTER.as_millis() as Millis;
                 self.crons.plan(name, planned);
                 continue;

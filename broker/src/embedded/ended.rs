@@ -1,6 +1,6 @@
 //! Why a broker does nothing any more.
 
-use super::store::StoreError;
+use super::store::DiskError;
 use crate::BrokerError;
 
 /// The end of a broker.
@@ -11,7 +11,7 @@ pub(super) enum Ended {
     Closed,
     /// A commit failed. What the store holds then is known only after it was opened anew.
     #[error("an earlier write failed, and the store has to be opened anew")]
-    Broken(#[source] StoreError),
+    Broken(#[source] DiskError),
 }
 
 impl Ended {

@@ -14,8 +14,6 @@ const VERSION: u32 = 1;
 const FORMAT_FILE: &str = "format";
 const FORMAT_DRAFT: &str = "format.new";
 const DATABASE: &str = "db";
-/// fjall writes it last when it makes a database.
-const DATABASE_MADE: &str = "version";
 
 /// A folder that is this process's own, until dropped.
 #[derive(Debug)]
@@ -56,13 +54,7 @@ impl Folder {
             }
             Err(error) => return Err(io("read the format")(error)),
         }
-        let folder = Self(own);
-        let database = folder.database();
-        if database.exists() && !database.join(DATABASE_MADE).exists() {
-            // A process died while it made the database. There is nothing in it yet.
-            fs::remove_dir_all(&database).map_err(io("clear an unfinished database"))?;
-        }
-        Ok(folder)
+        Ok(Self(own))
     }
 
     /// Where the database is.

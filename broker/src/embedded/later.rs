@@ -99,7 +99,7 @@ impl Schedule for Embedded {
 
 impl Writer {
     fn publish_at(&mut self, round: &mut Round, name: Key, due: Due, value: Bytes) -> Result<()> {
-        self.reserve(&[(&due.lane, weight(due.size))])?;
+        self.reserve(round, &[(&due.lane, weight(due.size))])?;
         self.cancel_at(round, &name);
         round.put(Space::Later, keys::later(due.due, due.size, &due.lane, &name), value);
         self.later.insert(name, due);

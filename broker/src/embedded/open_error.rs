@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::keys::Garbled;
-use super::store::StoreError;
-use crate::Cause;
+use super::store::DiskError;
+use crate::{Cause, KeyspacesError};
 
 /// Why an embedded broker could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,15 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// Its disk has no room, and some is needed to open it.
+    #[error("the disk of the broker in {} has no room", path.display())]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Cause,
+    },
     /// What is stored there cannot be read.
     #[error("the broker in {} cannot be read", path.display())]
     Damaged {
@@ -85,7 +94,9 @@ fn user(pid: Option<u32>) -> String {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OpenCause {
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] DiskError),
+    #[error(transparent)]
+    Keyspaces(#[from] KeyspacesError),
     #[error(transparent)]
     Garbled(#[from] Garbled),
     #[error("no thread could be started")]

@@ -32,7 +32,7 @@ impl Opens {
         opens.iter().for_each(|free| value.put_u64(*free));
         let write = Write { space: Space::Meta, key: keys::OPENS.to_vec(), value: Some(value.freeze()) };
         // Before anything is delivered, for that may be the end of this life too.
-        store.commit(vec![write], Durability::Synced)?;
+        store.commit(&[write], Durability::Synced)?;
         Ok(Self(opens))
     }
 
@@ -53,7 +53,7 @@ mod tests {
         let store = MemoryStore::default();
         let taken = |sequence| {
             let write = Write { space: Space::Meta, key: keys::SEQUENCE.to_vec(), value: Some(keys::number(sequence)) };
-            store.commit(vec![write], Durability::Synced).unwrap();
+            store.commit(&[write], Durability::Synced).unwrap();
         };
         assert_eq!(Opens::add(&store).unwrap().since(1), 0);
         taken(100);

@@ -10,6 +10,7 @@ use super::keys::{self, IdHash};
 use super::lanes::{Entry, Lanes, weight};
 use super::message::{self, Header};
 use super::opens::Opens;
+use super::stall::no_room_to;
 use super::store::{KeyRange, Space, Store, each_key};
 use super::writer::{Round, Writer};
 use super::{Embedded, OpenCause, recent};
@@ -87,7 +88,7 @@ impl Writer {
         if self.recent.contains(round, message.id) {
             return Ok(Stored { duplicate: true });
         }
-        self.reserve(&[(&message.lane, weight(message.size))])?;
+        self.reserve(round, &[(&message.lane, weight(message.size))])?;
         self.store(round, message);
         Ok(Stored { duplicate: false })
     }
@@ -99,15 +100,18 @@ impl Writer {
         for message in &messages {
             *wanted.entry(&message.lane).or_default() += weight(message.size);
         }
-        self.reserve(&wanted.into_iter().collect::<Vec<_>>())?;
+        self.reserve(round, &wanted.into_iter().collect::<Vec<_>>())?;
         for message in messages {
             self.store(round, message);
         }
         Ok(())
     }
 
-    /// Counts the weights, if all of them have room.
-    pub(super) fn reserve(&self, wanted: &[(&Lane, u64)]) -> Result<()> {
+    /// Counts the weights, if all of them have room, in their lanes and on the disk.
+    pub(super) fn reserve(&mut self, round: &mut Round, wanted: &[(&Lane, u64)]) -> Result<()> {
+        if !self.has_room(round) {
+            return Err(no_room_to("store more jobs"));
+        }
         self.core.lanes(|lanes| {
             if let Some(lane) = lanes.full(wanted.iter().copied()) {
                 return Err(BrokerError::Full { lane: lane.clone(), retry_after: RETRY_AFTER });

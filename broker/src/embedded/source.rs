@@ -19,6 +19,8 @@ use super::store::Space;
 use crate::{BoxFuture, BrokerError, Consume, Delivery, DeliverySource, Lease, Result};
 
 const WHAT: &str = "deliver a message";
+/// When a message is read again that could not be read for the moment; a random half of it is left out.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 impl Consume for Embedded {
     fn lane(&self, lane: Lane) -> BoxFuture<'_, Box<dyn DeliverySource>> {
@@ -134,6 +136,12 @@ impl DeliverySource for Source {
                     Value::Read(read) => read.await.unwrap_or_else(|error| Err(BrokerError::retryable(WHAT, error))),
                 };
                 let entry = coming.entry;
+                if let Err(BrokerError::Retryable { .. }) = value {
+                    // The store is closed for a moment.
+                    self.put_back();
+                    tokio::time::sleep(READ_AGAIN.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    continue;
+                }
                 self.coming = None;
                 // On an error it stays taken and comes again when its lease is over, rather than at once and for ever.
                 let delivery = self.delivery(entry, &value?)?;

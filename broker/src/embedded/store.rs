@@ -3,13 +3,12 @@
 mod disk;
 mod memory;
 
-use std::error::Error;
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 pub(super) use disk::DiskStore;
 pub(super) use memory::MemoryStore;
+
+pub(super) use crate::{DiskError, Durability, KeyRange, Room};
 
 /// An ordered keyspace. Its keys are made in [`super::keys`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,64 +70,7 @@ pub(super) struct Write {
     pub(super) value: Option<Bytes>,
 }
 
-/// The keys from one on, up to another or to the end.
-#[derive(Clone, Debug)]
-pub(super) struct KeyRange {
-    /// The first key.
-    pub(super) from: Vec<u8>,
-    /// The first key beyond; `None`: no end.
-    pub(super) to: Option<Vec<u8>>,
-}
-
-impl KeyRange {
-    /// All keys.
-    pub(super) fn all() -> Self {
-        Self { from: Vec::new(), to: None }
-    }
-
-    /// All keys that start with `prefix`.
-    pub(super) fn prefix(prefix: &[u8]) -> Self {
-        let mut to = prefix.to_vec();
-        // The first key beyond is the prefix plus one; a prefix of nothing but 0xFF has none.
-        while to.last() == Some(&u8::MAX) {
-            to.pop();
-        }
-        if let Some(last) = to.last_mut() {
-            *last += 1;
-        }
-        Self { from: prefix.to_vec(), to: (!to.is_empty()).then_some(to) }
-    }
-
-    /// What is left of the range after `key`.
-    pub(super) fn after(mut self, key: &[u8]) -> Self {
-        self.from.clear();
-        self.from.extend_from_slice(key);
-        self.from.push(0);
-        self
-    }
-}
-
-/// How safe a commit is when it is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Durability {
-    /// Survives the end of the process.
-    Buffered,
-    /// Survives the loss of power, and with it all that was committed before.
-    Synced,
-}
-
-/// Why a store did not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the store on disk failed")]
-pub(super) struct StoreError(#[source] Arc<dyn Error + Send + Sync>);
-
-impl StoreError {
-    pub(super) fn new(source: impl Error + Send + Sync + 'static) -> Self {
-        Self(Arc::new(source))
-    }
-}
-
-pub(super) type StoreResult<T> = Result<T, StoreError>;
+pub(super) type StoreResult<T> = Result<T, DiskError>;
 
 /// Ordered keyspaces. Read from any thread, committed to by the writer alone.
 pub(super) trait Store: Send + Sync + 'static {
@@ -149,11 +91,17 @@ pub(super) trait Store: Send + Sync + 'static {
 
     /// Makes all `writes`, in order, or none. With no writes and [`Durability::Synced`], makes safe what was
     /// committed before.
-    fn commit(&self, writes: Vec<Write>, durability: Durability) -> StoreResult<()>;
+    fn commit(&self, writes: &[Write], durability: Durability) -> StoreResult<()>;
+
+    /// How much room there is.
+    fn room(&self) -> Room;
+
+    /// Closes it and opens it again, after a commit that failed. Who reads waits meanwhile.
+    fn reopen(&self) -> StoreResult<()>;
 }
 
 /// Calls `each` with every key of `range`, a page at a time.
-pub(super) fn each_key<E: From<StoreError>>(
+pub(super) fn each_key<E: From<DiskError>>(
     store: &dyn Store,
     space: Space,
     mut range: KeyRange,
@@ -187,7 +135,7 @@ mod tests {
         assert_eq!(store.get(Space::Meta, b"a").unwrap(), None);
         store
             .commit(
-                vec![
+                &[
                     put(Space::Meta, b"a", b"1"),
                     put(Space::Meta, b"ab", b"2"),
                     put(Space::Meta, b"b", b"3"),
@@ -212,12 +160,5 @@ mod tests {
         behaves(&MemoryStore::default());
         let folder = tempfile::tempdir().unwrap();
         behaves(&DiskStore::open(Folder::claim(folder.path()).unwrap()).unwrap());
-    }
-
-    #[test]
-    fn a_prefix_of_the_highest_bytes_has_no_end() {
-        assert_eq!(KeyRange::prefix(&[255, 255]).to, None);
-        assert_eq!(KeyRange::prefix(&[1, 255]).to, Some(vec![2]));
-        assert_eq!(KeyRange::prefix(&[]).to, None);
     }
 }

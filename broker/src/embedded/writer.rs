@@ -24,7 +24,8 @@ use super::outcomes::Outcomes;
 use super::recent::Recent;
 use super::records::Records;
 use super::sequence::Sequence;
-use super::store::{Durability, Space, Store, StoreError, Write};
+use super::stall::Stall;
+use super::store::{DiskError, Durability, Room, Space, Store, Write};
 use super::{OpenCause, publish};
 use crate::{BrokerError, Key, Result};
 
@@ -41,7 +42,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// Work on the writer's thread.
 pub(super) type Work = Box<dyn FnOnce(&mut Writer, &mut Round) + Send>;
 /// What is done once a round is committed, or not.
-pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+pub(super) type Answer = Box<dyn FnOnce(Result<(), DiskError>) + Send>;
 
 /// What the writer is told.
 pub(super) enum Op {
@@ -65,10 +66,12 @@ pub(super) struct Round {
     outcomes: Vec<BatchId>,
     records: Vec<Key>,
     answers: Vec<Answer>,
+    /// Whether the disk has room for more, once it was looked at.
+    room: Option<bool>,
 }
 
 impl Round {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             now: now(),
             writes: Vec::new(),
@@ -78,6 +81,7 @@ impl Round {
             outcomes: Vec::new(),
             records: Vec::new(),
             answers: Vec::new(),
+            room: None,
         }
     }
 
@@ -119,6 +123,16 @@ impl Round {
         self.answers.push(answer);
     }
 
+    /// Tells all who wait for it.
+    pub(super) fn answer_all(&mut self, committed: &Result<(), DiskError>) {
+        self.answers.drain(..).for_each(|answer| answer(committed.clone()));
+    }
+
+    /// What it changes in the store.
+    pub(super) fn writes(&self) -> &[Write] {
+        &self.writes
+    }
+
     /// Whether it has taken so much that the rest should wait for the next.
     pub(super) fn is_large(&self) -> bool {
         self.bytes >= ROUND_BYTES || self.writes.len() >= ROUND_OPS
@@ -133,8 +147,12 @@ impl Round {
 pub(super) struct Writer {
     pub(super) core: Arc<Core>,
     pub(super) store: Arc<dyn Store>,
-    ops: Receiver<Op>,
+    pub(super) ops: Receiver<Op>,
     ended: Option<Ended>,
+    /// A round that has to be made before anything else.
+    pub(super) stall: Option<Stall>,
+    /// Whether the disk had no room when that was last looked up.
+    cramped: bool,
     pace: Pace,
     pub(super) sequence: Sequence,
     pub(super) recent: Recent,
@@ -155,6 +173,8 @@ impl Writer {
         let options = &core.options;
         Ok(Self {
             ended: None,
+            stall: None,
+            cramped: false,
             pace: Pace::default(),
             sequence: Sequence::open(&*store)?,
             recent: Recent::open(&*store, options)?,
@@ -169,9 +189,25 @@ impl Writer {
         })
     }
 
-    /// Why nothing is done any more, if so.
-    pub(super) fn ended(&self) -> Option<&Ended> {
-        self.ended.as_ref()
+    /// The error for who asks `what`, if nothing is done any more.
+    pub(super) fn ended(&self, what: &'static str) -> Option<BrokerError> {
+        self.ended.as_ref().map(|ended| ended.refuse(what))
+    }
+
+    /// The same, also if nothing is done for now.
+    pub(super) fn refusal(&self, what: &'static str) -> Option<BrokerError> {
+        self.ended(what).or_else(|| Some(self.stall.as_ref()?.refuse(what)))
+    }
+
+    /// Whether the disk has room for what comes with `round`. What is there can leave with what is left.
+    pub(super) fn has_room(&mut self, round: &mut Round) -> bool {
+        let has_room = *round.room.get_or_insert_with(|| self.store.room() == Room::Enough);
+        match (has_room, std::mem::replace(&mut self.cramped, !has_room)) {
+            (false, false) => tracing::error!("the embedded broker's disk has no room: no more jobs are taken until it has"),
+            (true, true) => tracing::info!("the embedded broker's disk has room again"),
+            _ => {}
+        }
+        has_room
     }
 
     /// Runs until it is closed.
@@ -194,7 +230,7 @@ impl Writer {
 
     fn serve(&mut self) -> Option<oneshot::Sender<Result<()>>> {
         loop {
-            let mut first = self.sleep();
+            let mut first = self.sit_out().or_else(|| self.sleep());
             if let Some(Op::Nudge) = first {
                 // Nobody waits for an acknowledgement to be committed: more of them may come along.
                 first = self.ops.recv_timeout(NUDGE_GATHERING).ok();
@@ -292,40 +328,48 @@ impl Writer {
         round.sync = true;
     }
 
-    fn commit(&mut self, round: Round) {
+    fn commit(&mut self, mut round: Round) {
         let durability = if round.sync { Durability::Synced } else { Durability::Buffered };
         let mut committed = Ok(());
         if let Some(Ended::Broken(error)) = &self.ended {
             committed = Err(error.clone());
         } else if round.sync || !round.writes.is_empty() {
             let begun = Instant::now();
-            committed = self.store.commit(round.writes, durability);
+            committed = self.store.commit(&round.writes, durability);
             if round.sync {
                 self.pace = Pace { answers: round.answers.len(), commit: begun.elapsed() };
             }
         }
-        self.outcomes.committed();
-        self.records.committed();
-        self.dead.committed();
-        match &committed {
-            Ok(()) => {
-                self.core.lanes(|lanes| {
-                    for (lane, entry, value) in round.arrivals {
-                        lanes.arrive(&lane, entry, Some(value));
-                    }
-                });
-                round.outcomes.iter().for_each(|batch| self.core.outcomes.changed(batch));
-                round.records.iter().for_each(|key| self.core.records.changed(key));
+        match committed {
+            Ok(()) => self.made(round),
+            Err(error) => {
+                round.answer_all(&Err(error.clone()));
+                if self.ended.is_none() && error.is_mendable() {
+                    self.stall = Some(Stall::new(round, error, &*self.store));
+                } else {
+                    self.break_off(error);
+                }
             }
-            Err(error) => self.break_off(error.clone()),
-        }
-        for answer in round.answers {
-            answer(committed.clone());
         }
     }
 
+    /// The round is committed: all may know.
+    pub(super) fn made(&mut self, mut round: Round) {
+        self.outcomes.committed();
+        self.records.committed();
+        self.dead.committed();
+        self.core.lanes(|lanes| {
+            for (lane, entry, value) in round.arrivals.drain(..) {
+                lanes.arrive(&lane, entry, Some(value));
+            }
+        });
+        round.outcomes.iter().for_each(|batch| self.core.outcomes.changed(batch));
+        round.records.iter().for_each(|key| self.core.records.changed(key));
+        round.answer_all(&Ok(()));
+    }
+
     /// After a write that failed nothing is certain but what the store says when it is opened anew.
-    fn break_off(&mut self, error: StoreError) {
+    pub(super) fn break_off(&mut self, error: DiskError) {
         if self.ended.is_none() {
             tracing::error!(error = &error as &dyn std::error::Error, "the embedded broker cannot write and stops");
             self.ended = Some(Ended::Broken(error.clone()));
@@ -336,18 +380,14 @@ impl Writer {
     fn refuse_the_rest(&mut self) {
         let ended = self.ended.get_or_insert(Ended::Closed).clone();
         self.core.end(ended);
-        let mut round = Round::new();
         while let Ok(op) = self.ops.try_recv() {
             match op {
-                Op::Ask(work) => work(self, &mut round),
+                Op::Ask(work) => self.decline(work),
                 Op::Close(Some(reply)) => {
                     let _ = reply.send(Ok(()));
                 }
                 Op::Close(None) | Op::Nudge => {}
             }
-        }
-        for answer in round.answers {
-            answer(Ok(()));
         }
     }
 }

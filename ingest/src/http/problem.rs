@@ -98,6 +98,12 @@ impl Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "full", "The lane is full", error.to_string())
                     .retry_after(*retry_after)
             }
+            BrokerError::NoRoom { retry_after, .. } => {
+                let detail =
+                    "the broker's disk has no room for more jobs: make some, and it goes on by itself; nothing was stored";
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "broker-disk-full", "The broker's disk is full", detail)
+                    .retry_after(*retry_after)
+            }
             BrokerError::Retryable { .. } => Self::unreachable(error.to_string()),
             BrokerError::TooLarge { .. } => Self::too_large(error.to_string()),
             _ => {

@@ -203,6 +203,8 @@ impl Publisher {
     {
         let began = Instant::now();
         let mut longest = PAUSES.0;
+        // A try of which nobody knows whether it was made: what is said of those after it is not the whole answer.
+        let mut doubt: Option<Arc<BrokerError>> = None;
         loop {
             let error = match call().await {
                 Ok(value) => return Ok(value),
@@ -211,6 +213,7 @@ impl Publisher {
             };
             let (patience, least) = match &*error {
                 BrokerError::Full { retry_after, .. } => (self.patience.full, *retry_after),
+                BrokerError::NoRoom { retry_after, .. } if doubt.is_none() => (self.patience.full, *retry_after),
                 _ => {
                     *self.trouble.lock() = Some(error.clone());
                     (self.patience.away, Duration::ZERO)
@@ -218,8 +221,11 @@ impl Publisher {
             };
             let pause = (longest.mul_f64(0.5 + fastrand::f64() / 2.0)).max(least.mul_f64(1.0 + fastrand::f64() / 2.0));
             longest = (longest * 2).min(PAUSES.1);
+            if matches!(&*error, BrokerError::Retryable { .. }) {
+                doubt = Some(error.clone());
+            }
             if began.elapsed() + pause > patience {
-                return Err(PublishError::Broker(error));
+                return Err(PublishError::Broker(doubt.unwrap_or(error)));
             }
             self.counters.retry();
             if matches!(&*error, BrokerError::Full { .. }) {

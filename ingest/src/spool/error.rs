@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::store::StoreError;
+use wf_broker::DiskError;
 
 /// Why a spool cannot be opened, or does not take jobs.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -66,14 +66,8 @@ impl SpoolError {
     }
 }
 
-impl From<StoreError> for SpoolError {
-    fn from(error: StoreError) -> Self {
-        let full = |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if io_cause(&*error.0).is_some_and(full) { Self::NoSpace } else { Self::Disk(error.0) }
+impl From<DiskError> for SpoolError {
+    fn from(error: DiskError) -> Self {
+        if error.is_no_room() { Self::NoSpace } else { Self::Disk(error.cause()) }
     }
-}
-
-/// The I/O error behind `error`, if there is one.
-pub(super) fn io_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
-    std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
 }

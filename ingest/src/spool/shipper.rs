@@ -167,7 +167,7 @@ fn settle(shared: &Shared, ops: &mpsc::Sender<Op>, landed: Vec<Landed>) {
                 continue;
             }
             Err(BrokerError::Full { retry_after, .. }) => (retry_after.mul_f64(1.0 + fastrand::f64() / 2.0), true),
-            Err(BrokerError::Retryable { .. }) => {
+            Err(BrokerError::Retryable { .. } | BrokerError::NoRoom { .. }) => {
                 let failures = ledger.failed(&slot.lane).min(8);
                 let pause = (PAUSES.0 * 2_u32.pow(failures)).min(PAUSES.1);
                 (pause.mul_f64(0.5 + fastrand::f64() / 2.0), false)

@@ -1,11 +1,10 @@
 //! Where the spool keeps its bytes: three ordered keyspaces on disk, changed atomically.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use bytes::Bytes;
-use fjall::config::CompressionPolicy;
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use wf_broker::{Change as DiskChange, DiskError, Durability, KeyRange, KeyspaceLayout, Keyspaces, Layout, Room};
+
+use super::SpoolError;
+use super::folder::Folder;
 
 /// A keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +16,20 @@ pub(super) enum Space {
     /// Records that cannot be used, as they were, by their key. Their messages stay where they are.
     Aside,
 }
+
+/// In the order of [`Space`].
+pub(super) static LAYOUT: Layout = Layout {
+    keyspaces: &[
+        KeyspaceLayout { name: "records", apart: false },
+        KeyspaceLayout { name: "messages", apart: true },
+        KeyspaceLayout { name: "aside", apart: false },
+    ],
+    memtable_bytes: 8 << 20,
+    journal_bytes: 128 << 20,
+    cache_bytes: 8 << 20,
+    threads: Some(1),
+    reserve: 64 << 20,
+};
 
 /// A value, or the absence of one, under a key.
 #[derive(Clone, Debug)]
@@ -36,126 +49,73 @@ impl Change {
     }
 }
 
-/// Why the disk did not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the spool's disk failed")]
-pub(super) struct StoreError(#[source] pub(super) Arc<dyn std::error::Error + Send + Sync>);
-
-impl StoreError {
-    pub(super) fn new(source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self(Arc::new(source))
-    }
-}
-
 /// Ordered keyspaces. Read from any thread, changed by the writer alone.
 pub(super) trait Store: Send + Sync + 'static {
     /// The value under `key`.
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, DiskError>;
 
     /// The first `limit` keys from `from` on that start with `prefix`, with their values, in order.
-    fn pairs(&self, space: Space, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+    fn pairs(&self, space: Space, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, DiskError>;
 
     /// Makes all changes or none; they survive the loss of power once this is done.
-    fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError>;
+    fn commit(&self, changes: Vec<Change>) -> Result<(), DiskError>;
+
+    /// Closes it and opens it again, after a commit that failed.
+    fn reopen(&self) -> Result<(), SpoolError>;
+
+    /// Whether there is room to put more.
+    fn has_room(&self) -> bool;
 }
 
 /// The keyspaces on disk.
 pub(super) struct DiskStore {
-    records: Keyspace,
-    messages: Keyspace,
-    aside: Keyspace,
-    database: Database,
+    keyspaces: Keyspaces,
+    /// Dropped after the database, which others may open from then on.
+    folder: Folder,
 }
 
-/// The journals may grow to this before memtables are flushed to let them go.
-const JOURNAL_BYTES: u64 = 128 << 20;
-/// What a keyspace keeps in memory before it writes it out, and as much again while it does.
-const MEMTABLE_BYTES: u64 = 8 << 20;
-
 impl DiskStore {
-    /// Opens the database at `path`, or makes it. What was being written when a process or the power went is not there.
-    pub(super) fn open(path: &Path) -> Result<Self, fjall::Error> {
-        let database = Database::builder(path)
-            .journal_compression(CompressionType::None)
-            .max_journaling_size(JOURNAL_BYTES)
-            .worker_threads(1)
-            .cache_size(8 << 20)
-            .manual_journal_persist(true)
-            .open()?;
-        let small = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        // Messages come compressed, are written once, read once and removed: apart from the tree, no compaction
-        // writes them again.
-        let large = || {
-            small().data_block_compression_policy(CompressionPolicy::disabled()).with_kv_separation(Some(
-                KvSeparationOptions::default()
-                    .compression(CompressionType::None)
-                    .separation_threshold(512)
-                    .file_target_size(64 << 20)
-                    .staleness_threshold(0.25)
-                    .age_cutoff(0.25),
-            ))
+    /// Opens what is in `folder`, or makes it.
+    pub(super) fn open(folder: Folder) -> Result<Self, SpoolError> {
+        let open = |folder: &Folder| Keyspaces::open(&folder.database(), &LAYOUT);
+        let keyspaces = match open(&folder) {
+            Err(error) if error.is_damage() => {
+                folder.set_aside(&error)?;
+                open(&folder)
+            }
+            opened => opened,
         };
-        let (records, messages) = (database.keyspace("records", small)?, database.keyspace("messages", large)?);
-        Ok(Self { records, messages, aside: database.keyspace("aside", small)?, database })
-    }
-
-    fn space(&self, space: Space) -> &Keyspace {
-        match space {
-            Space::Records => &self.records,
-            Space::Messages => &self.messages,
-            Space::Aside => &self.aside,
-        }
+        Ok(Self { keyspaces: keyspaces.map_err(|error| folder.not_open(error))?, folder })
     }
 }
 
 impl Store for DiskStore {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.space(space).get(key).map_err(StoreError::new)?.map(Bytes::from))
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
+        self.keyspaces.get(space as usize, key)
     }
 
-    fn pairs(&self, space: Space, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let from = from.max(prefix).to_vec();
-        let pairs = self.space(space).range(from..).take(limit).map(|item| item.into_inner());
-        let mut found = Vec::new();
-        for pair in pairs {
-            let (key, value) = pair.map_err(StoreError::new)?;
-            if !key.starts_with(prefix) {
-                break;
+    fn pairs(&self, space: Space, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, DiskError> {
+        let range = KeyRange { from: from.max(prefix).to_vec(), to: KeyRange::prefix(prefix).to };
+        self.keyspaces.pairs(space as usize, &range, limit)
+    }
+
+    fn commit(&self, changes: Vec<Change>) -> Result<(), DiskError> {
+        let on_disk = |Change { space, key, value }| DiskChange { keyspace: space as usize, key, value };
+        self.keyspaces.commit(changes.into_iter().map(on_disk), Durability::Synced)
+    }
+
+    fn reopen(&self) -> Result<(), SpoolError> {
+        let reopened = match self.keyspaces.reopen() {
+            Err(error) if error.is_damage() => {
+                self.folder.set_aside(&error)?;
+                self.keyspaces.reopen()
             }
-            found.push((key.into(), value.into()));
-        }
-        Ok(found)
+            reopened => reopened,
+        };
+        reopened.map_err(|error| self.folder.not_open(error))
     }
 
-    fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        for Change { space, key, value } in changes {
-            match value {
-                Some(value) => batch.insert(self.space(space), key, value),
-                None => batch.remove(self.space(space), key),
-            }
-        }
-        batch.commit().map_err(StoreError::new)
-    }
-}
-
-/// A store that could not be opened, until it can.
-pub(super) struct Nothing;
-
-fn nothing() -> StoreError {
-    StoreError::new(std::io::Error::other("the spool's database is closed after an error"))
-}
-
-impl Store for Nothing {
-    fn get(&self, _: Space, _: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Err(nothing())
-    }
-
-    fn pairs(&self, _: Space, _: &[u8], _: &[u8], _: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        Err(nothing())
-    }
-
-    fn commit(&self, _: Vec<Change>) -> Result<(), StoreError> {
-        Err(nothing())
+    fn has_room(&self) -> bool {
+        self.keyspaces.room() == Room::Enough
     }
 }

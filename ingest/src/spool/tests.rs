@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use proptest::prelude::*;
+use wf_broker::DiskError;
 
-use super::store::{Change, StoreError};
+use super::store::{Change, LAYOUT};
 use super::*;
 
 /// A disk in memory, that remembers every commit: a crash leaves any number of the first.
@@ -51,39 +52,37 @@ impl Memory {
     }
 
     fn spool(&self, limit: u64) -> Spool {
-        Spool::on(Box::new(self.clone()), limit).unwrap()
-    }
-}
-
-impl Disk for Memory {
-    fn open(&self) -> Result<Arc<dyn Store>, SpoolError> {
-        Ok(Arc::new(self.clone()))
-    }
-
-    fn free(&self) -> u64 {
-        u64::MAX - self.0.taken.load(SeqCst)
+        Spool::on(Arc::new(self.clone()), limit).unwrap()
     }
 }
 
 impl Store for Memory {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, DiskError> {
         Ok(self.state().get(&(space as u8, key.to_vec())).cloned())
     }
 
-    fn pairs(&self, space: Space, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    fn pairs(&self, space: Space, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, DiskError> {
         let state = self.state();
         let range = state.range((space as u8, from.max(prefix).to_vec())..);
         let own = range.take_while(|((of, key), _)| *of == space as u8 && key.starts_with(prefix));
         Ok(own.take(limit).map(|((_, key), value)| (key.clone().into(), value.clone())).collect())
     }
 
-    fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+    fn commit(&self, changes: Vec<Change>) -> Result<(), DiskError> {
         if self.0.failing.load(SeqCst) > 0 {
             self.0.failing.fetch_sub(1, SeqCst);
-            return Err(StoreError::new(std::io::Error::from(std::io::ErrorKind::StorageFull)));
+            return Err(DiskError::new(std::io::Error::from(std::io::ErrorKind::StorageFull)));
         }
         self.0.commits.lock().push(changes);
         Ok(())
+    }
+
+    fn reopen(&self) -> Result<(), SpoolError> {
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        u64::MAX - self.0.taken.load(SeqCst) >= LAYOUT.reserve
     }
 }
 

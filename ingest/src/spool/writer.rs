@@ -6,18 +6,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use wf_broker::DiskError;
 use wf_schema::now;
 
 use super::entry::{Record, Slot, weight};
-use super::store::{Change, Space, StoreError};
+use super::store::{Change, Space};
 use super::{Shared, SpoolError};
 use crate::envelope::Envelope;
 
 /// The most that one commit writes.
 const ROUND_BYTES: usize = 8 << 20;
 const ROUND_OPS: usize = 4_096;
-/// Below this much free space on the disk nothing more is put: removing what was shipped needs some too.
-const RESERVE: u64 = 64 << 20;
 /// How long to wait before a database that failed is opened anew, and what was shipped is removed again.
 const MEND_AFTER: Duration = Duration::from_secs(1);
 
@@ -107,7 +106,7 @@ impl Writer {
         match op {
             Op::Put { envelopes, sent, answer } => {
                 // Only these are refused: what was shipped can be marked and removed with what is left.
-                if !*round.room.get_or_insert_with(|| self.shared.free_space() >= RESERVE) {
+                if !*round.room.get_or_insert_with(|| self.shared.has_room()) {
                     let weight = envelopes.iter().map(|envelope| weight(envelope.size())).sum();
                     self.shared.ledger.lock().release(weight);
                     let _ = answer.send(Err(SpoolError::NoSpace));
@@ -184,7 +183,7 @@ impl Writer {
         store.commit(std::mem::take(&mut round.changes)).map_err(|error| self.failed(error))
     }
 
-    fn failed(&mut self, error: StoreError) -> SpoolError {
+    fn failed(&mut self, error: DiskError) -> SpoolError {
         tracing::error!(error = &error as &dyn std::error::Error, "the spool cannot write");
         let error = SpoolError::from(error);
         self.broken = Some((Instant::now(), error.clone()));

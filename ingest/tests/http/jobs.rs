@@ -130,6 +130,11 @@ async fn a_broker_in_trouble_is_told_apart() {
     broker.set_away(false);
     assert_eq!(Answer::of(site.get("/readyz")).await.status, StatusCode::OK);
 
+    broker.fail(Op::Publish, [Some(Fault::NoRoom)]);
+    let answer = site.job(JOB).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::INSUFFICIENT_STORAGE, "broker-disk-full"));
+    assert_eq!(answer.header("retry-after"), Some("5"));
+
     broker.fail(Op::Publish, [Some(Fault::Denied)]);
     let answer = site.job(JOB).await;
     assert_eq!((answer.status, answer.code()), (StatusCode::INTERNAL_SERVER_ERROR, "internal"));

@@ -32,6 +32,7 @@ pub enum Fault {
     /// Done, but the answer is lost.
     AnswerLost,
     Full,
+    NoRoom,
     Denied,
 }
 

@@ -1,77 +1,51 @@
-//! The store on disk: fjall, an LSM tree that keeps larger values in files of their own.
+//! The store on disk.
 
 use bytes::{Buf, Bytes};
-use fjall::config::CompressionPolicy;
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
 use super::super::folder::Folder;
-use super::{Durability, KeyRange, Space, Store, StoreError, StoreResult, Write};
+use super::{DiskError, Durability, KeyRange, Room, Space, Store, StoreResult, Write};
+use crate::{Change, KeyspaceLayout, Keyspaces, KeyspacesError, Layout};
 
-/// The database and its trees. A tree costs many syncs to make, so the small spaces share one; the two that carry the
-/// bytes are apart, each with its own pace of writing and clearing.
+/// A keyspace costs many syncs to make, so the small spaces share one; the two that carry the bytes are apart, each with
+/// its own pace of writing and clearing.
+static LAYOUT: Layout = Layout {
+    keyspaces: &[
+        KeyspaceLayout { name: "messages", apart: true },
+        KeyspaceLayout { name: "outcomes", apart: true },
+        KeyspaceLayout { name: "others", apart: true },
+    ],
+    // What a run holds grows until its keyspaces are at this, however many jobs it has: the less it is, the sooner
+    // memory is flat.
+    memtable_bytes: 16 << 20,
+    journal_bytes: 512 << 20,
+    cache_bytes: 32 << 20,
+    threads: None,
+    // About what the journal and the memtables of messages may still want to write.
+    reserve: 128 << 20,
+};
+
 pub(in crate::embedded) struct DiskStore {
-    messages: Keyspace,
-    outcomes: Keyspace,
-    others: Keyspace,
-    database: Database,
+    keyspaces: Keyspaces,
     /// Dropped after the database, which others may open from then on.
     _folder: Folder,
 }
 
-/// The journals may grow to this before the oldest memtables are flushed to let them go.
-const JOURNAL_BYTES: u64 = 512 << 20;
-
-/// A tree keeps this much in memory before it writes it out, and as much again while it does. What a run holds grows
-/// until its trees are at this, however many jobs it has: the less it is, the sooner memory is flat.
-const MEMTABLE_BYTES: u64 = 16 << 20;
-
-/// Batches come compressed, so nothing is compressed again.
-fn keyspace_options() -> KeyspaceCreateOptions {
-    let options = KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-    options.data_block_compression_policy(CompressionPolicy::disabled()).with_kv_separation(Some(
-        // A queue writes each message once and soon deletes it: values apart from the tree are not rewritten by its
-        // compactions, and a quarter of stale bytes is soon enough to collect a file.
-        KvSeparationOptions::default()
-            .compression(CompressionType::None)
-            .separation_threshold(512)
-            .file_target_size(64 << 20)
-            .staleness_threshold(0.25)
-            .age_cutoff(0.25),
-    ))
-}
-
 impl DiskStore {
-    pub(in crate::embedded) fn open(folder: Folder) -> StoreResult<Self> {
-        let database = Database::builder(folder.database())
-            .journal_compression(CompressionType::None)
-            .max_journaling_size(JOURNAL_BYTES)
-            // The writer says at each commit how safe it has to be.
-            .manual_journal_persist(true)
-            .open()
-            .map_err(StoreError::new)?;
-        let tree = |name| database.keyspace(name, keyspace_options).map_err(StoreError::new);
-        let (messages, outcomes, others) = (tree("messages")?, tree("outcomes")?, tree("others")?);
-        Ok(Self { messages, outcomes, others, database, _folder: folder })
-    }
-
-    fn tree(&self, space: Space) -> &Keyspace {
-        match space {
-            Space::Messages => &self.messages,
-            Space::Outcomes => &self.outcomes,
-            _ => &self.others,
-        }
-    }
-
-    fn range(&self, space: Space, range: &KeyRange) -> fjall::Iter {
-        let to = match &range.to {
-            Some(to) => tagged(space, to),
-            None => vec![space.tag() + 1],
-        };
-        self.tree(space).range(tagged(space, &range.from)..to)
+    pub(in crate::embedded) fn open(folder: Folder) -> Result<Self, KeyspacesError> {
+        Ok(Self { keyspaces: Keyspaces::open(&folder.database(), &LAYOUT)?, _folder: folder })
     }
 }
 
-/// A key as the tree has it: first its space.
+/// The keyspace that a space is in.
+fn place(space: Space) -> usize {
+    match space {
+        Space::Messages => 0,
+        Space::Outcomes => 1,
+        _ => 2,
+    }
+}
+
+/// A key as the keyspace has it: first its space.
 fn tagged(space: Space, key: &[u8]) -> Vec<u8> {
     let mut tagged = Vec::with_capacity(1 + key.len());
     tagged.push(space.tag());
@@ -79,9 +53,16 @@ fn tagged(space: Space, key: &[u8]) -> Vec<u8> {
     tagged
 }
 
-/// A key of a tree as its space has it.
-fn untagged(key: fjall::UserKey) -> Bytes {
-    let mut key = Bytes::from(key);
+fn tagged_range(space: Space, range: &KeyRange) -> KeyRange {
+    let to = match &range.to {
+        Some(to) => tagged(space, to),
+        None => vec![space.tag() + 1],
+    };
+    KeyRange { from: tagged(space, &range.from), to: Some(to) }
+}
+
+/// A key of a keyspace as its space has it.
+fn untagged(mut key: Bytes) -> Bytes {
     key.advance(1);
     key
 }
@@ -92,46 +73,37 @@ impl Store for DiskStore {
     }
 
     fn get(&self, space: Space, key: &[u8]) -> StoreResult<Option<Bytes>> {
-        Ok(self.tree(space).get(tagged(space, key)).map_err(StoreError::new)?.map(Bytes::from))
+        self.keyspaces.get(place(space), &tagged(space, key))
     }
 
     fn keys(&self, space: Space, range: &KeyRange, limit: usize) -> StoreResult<Vec<Bytes>> {
-        self.range(space, range)
-            .take(limit)
-            .map(|item| item.key().map(untagged))
-            .collect::<Result<_, _>>()
-            .map_err(StoreError::new)
+        let keys = self.keyspaces.keys(place(space), &tagged_range(space, range), limit)?;
+        Ok(keys.into_iter().map(untagged).collect())
     }
 
     fn pairs(&self, space: Space, range: &KeyRange, limit: usize) -> StoreResult<Vec<(Bytes, Bytes)>> {
-        self.range(space, range)
-            .take(limit)
-            .map(|item| item.into_inner().map(|(key, value)| (untagged(key), value.into())))
-            .collect::<Result<_, _>>()
-            .map_err(StoreError::new)
+        let pairs = self.keyspaces.pairs(place(space), &tagged_range(space, range), limit)?;
+        Ok(pairs.into_iter().map(|(key, value)| (untagged(key), value)).collect())
     }
 
     fn last_key(&self, space: Space, range: &KeyRange) -> StoreResult<Option<Bytes>> {
-        let last = self.range(space, range).next_back().map(fjall::Guard::key);
-        Ok(last.transpose().map_err(StoreError::new)?.map(untagged))
+        Ok(self.keyspaces.last_key(place(space), &tagged_range(space, range))?.map(untagged))
     }
 
-    fn commit(&self, writes: Vec<Write>, durability: Durability) -> StoreResult<()> {
-        let mode = match durability {
-            Durability::Buffered => PersistMode::Buffer,
-            Durability::Synced => PersistMode::SyncData,
-        };
-        if writes.is_empty() {
-            return self.database.persist(mode).map_err(StoreError::new);
-        }
-        let mut batch = self.database.batch().durability(Some(mode));
-        for write in writes {
-            let (tree, key) = (self.tree(write.space), tagged(write.space, &write.key));
-            match write.value {
-                Some(value) => batch.insert(tree, key, value),
-                None => batch.remove(tree, key),
-            }
-        }
-        batch.commit().map_err(StoreError::new)
+    fn commit(&self, writes: &[Write], durability: Durability) -> StoreResult<()> {
+        let changes = writes.iter().map(|Write { space, key, value }| Change {
+            keyspace: place(*space),
+            key: tagged(*space, key),
+            value: value.clone(),
+        });
+        self.keyspaces.commit(changes, durability)
+    }
+
+    fn room(&self) -> Room {
+        self.keyspaces.room()
+    }
+
+    fn reopen(&self) -> StoreResult<()> {
+        self.keyspaces.reopen().map_err(DiskError::new)
     }
 }

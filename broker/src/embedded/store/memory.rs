@@ -7,7 +7,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Durability, KeyRange, Space, Store, StoreResult, Write};
+use super::{Durability, KeyRange, Room, Space, Store, StoreResult, Write};
 
 type Tree = BTreeMap<Bytes, Bytes>;
 
@@ -51,14 +51,22 @@ impl Store for MemoryStore {
     }
 
     /// Not atomic to readers, which is enough: only the writer reads what it decides by.
-    fn commit(&self, writes: Vec<Write>, _: Durability) -> StoreResult<()> {
+    fn commit(&self, writes: &[Write], _: Durability) -> StoreResult<()> {
         for write in writes {
             let mut tree = self.space(write.space).write();
-            match write.value {
-                Some(value) => tree.insert(write.key.into(), value),
+            match &write.value {
+                Some(value) => tree.insert(Bytes::copy_from_slice(&write.key), value.clone()),
                 None => tree.remove(write.key.as_slice()),
             };
         }
+        Ok(())
+    }
+
+    fn room(&self) -> Room {
+        Room::Enough
+    }
+
+    fn reopen(&self) -> StoreResult<()> {
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ fn failed(fault: Fault, lane: &Lane) -> BrokerError {
     match fault {
         Fault::Away | Fault::AnswerLost => BrokerError::retryable("answer", "it was told not to"),
         Fault::Full => BrokerError::Full { lane: lane.clone(), retry_after: Duration::from_secs(7) },
+        Fault::NoRoom => BrokerError::NoRoom { what: "store more jobs", retry_after: Duration::from_secs(5) },
         Fault::Denied => BrokerError::denied("do this", "it was told not to"),
     }
 }
