@@ -26,7 +26,7 @@ pub(crate) async fn sweep(options: &Options) -> anyhow::Result<()> {
     let mut report =
         Report::new("sweep", "end-to-end jobs/s over the round-trip time, ingest and executors both far from the broker");
     // Enough of them that the way in and the way out, a second at the longest, are a small part.
-    let jobs: u64 = options.sized(24_000_000, 20_000);
+    let jobs: u64 = options.sized(48_000_000, 20_000);
     let large = options.sized(200_000, 2_000);
     let rtts: &[u64] = options.sized(&RTTS, &[0, 10]);
     report.setting("jobs", jobs);

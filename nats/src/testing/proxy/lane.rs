@@ -113,7 +113,14 @@ fn write(mut to: TcpStream, arrive: &Receiver<Chunk>, way: Way, shared: &Shared)
     // One side that ends, ends both.
     let mut open = held(&shared.open);
     let (Ok(near), Ok(far)) = (to.local_addr(), to.peer_addr()) else {
-        open.retain(|sockets| sockets.iter().all(|socket| socket.peer_addr().is_ok()));
+        // It was reset, and has no addresses any more to know it by.
+        open.retain(|sockets| {
+            let whole = sockets.iter().all(|socket| socket.peer_addr().is_ok());
+            if !whole {
+                shut(sockets);
+            }
+            whole
+        });
         return;
     };
     let mine = |socket: &TcpStream| {
