@@ -15,7 +15,7 @@ pub struct JobContext {
     attempt: u32,
 }
 
-/// The context of a job, for whoever wants it: most handlers do not, and a cheap job is half done before it is made.
+/// The context of a job, not made yet: most handlers do not want it, and making it is not free beside a cheap job.
 #[derive(Clone, Copy)]
 pub struct ContextOf<'a> {
     shared: &'a Arc<Shared>,

@@ -12,7 +12,7 @@ pub trait Function<Form>: Send + Sync + 'static {
     /// What it returns.
     type Output;
 
-    /// Calls it with `args`. Only one that wants its context asks for it: for a cheap job, making it is half of the work.
+    /// Calls it with `args`. Only one that wants its context asks for it: making it is not free beside a cheap job.
     fn call(&self, context: impl FnOnce() -> JobContext, args: Self::Args) -> Self::Output;
 }
 

@@ -238,7 +238,7 @@ impl Publisher {
                 tokio::time::sleep(pause).await;
                 // While it is known to be, one probe asks for all.
                 if tokio::time::timeout(patience.saturating_sub(began.elapsed()), self.reachable()).await.is_err() {
-                    return Err(PublishError::Broker(error));
+                    return Err(PublishError::Broker(doubt.unwrap_or(error)));
                 }
             }
         }
