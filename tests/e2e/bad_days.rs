@@ -346,11 +346,11 @@ async fn a_full_disk_ends_a_run_that_can_be_resumed() {
     // The mount is there for this one process, and what it has written is copied out of it at the end.
     let run = format!("{} run jobs.ndjson --broker embedded:small/store --results out.ndjson", env!("CARGO_BIN_EXE_wf"));
     let script = format!(
-        "mkdir small; mount -t tmpfs -o size=100m small small; code=0; {run} || code=$?; cp -r small/store store; exit $code"
+        "mkdir small; mount -t tmpfs -o size=250m small small; code=0; {run} || code=$?; cp -r small/store store; exit $code"
     );
     command.args(["--user", "--map-root-user", "--mount", "bash", "-c", &script]);
     let ended = stage.started_as("run on a full disk", command).wait().await.expect(1);
-    ended.says(&["No space left"]);
+    ended.says(&["no room"]);
 
     let line = "run jobs.ndjson --broker embedded:store --results out.ndjson --resume -o json";
     let ended = stage.run(line).await.expect(0);

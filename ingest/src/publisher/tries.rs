@@ -208,12 +208,13 @@ impl Publisher {
         loop {
             let error = match call().await {
                 Ok(value) => return Ok(value),
+                // A lane empties by itself; a disk waits for somebody who hears of it.
+                Err(error @ BrokerError::NoRoom { .. }) if doubt.is_none() => return Err(PublishError::broker(error)),
                 Err(error) if error.is_retryable() => Arc::new(error),
                 Err(error) => return Err(PublishError::broker(error)),
             };
             let (patience, least) = match &*error {
                 BrokerError::Full { retry_after, .. } => (self.patience.full, *retry_after),
-                BrokerError::NoRoom { retry_after, .. } if doubt.is_none() => (self.patience.full, *retry_after),
                 _ => {
                     *self.trouble.lock() = Some(error.clone());
                     (self.patience.away, Duration::ZERO)
