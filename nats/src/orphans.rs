@@ -26,7 +26,7 @@ use crate::exchange::Unanswered;
 use crate::layout::Layout;
 use crate::publish::with_id;
 use crate::source::Flows;
-use crate::unserved::subjects;
+use crate::unserved::{is_pattern, subjects};
 
 /// Leases from one look around to the next. What looks like an orphan twice is one: a message that was acknowledged a
 /// moment ago may still be seen.
@@ -164,7 +164,8 @@ impl Orphans {
         let mut left = MOST_MISNAMED;
         for (stream, filter) in self.layout.lane_subjects() {
             let names = subjects(&self.asker, stream, &filter).await?.into_keys();
-            for name in names.filter(|name| self.layout.lane_at(name).is_none()) {
+            // Those of patterns are left to an operator: they cannot be found without reading all lanes.
+            for name in names.filter(|name| self.layout.lane_at(name).is_none() && !is_pattern(name)) {
                 if left == 0 {
                     return Ok(());
                 }

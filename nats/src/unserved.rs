@@ -117,6 +117,12 @@ async fn is_served(connection: &Connection, layout: &Layout, stream: &str, lane:
     }
 }
 
+/// Whether `subject` is a pattern as well as a name. The server stores messages there too (with an error to their sender),
+/// but whoever asks for them by name is answered with those of other lanes.
+pub(crate) fn is_pattern(subject: &str) -> bool {
+    subject.split('.').any(|token| matches!(token, "*" | ">"))
+}
+
 /// Whether `queue` is held on purpose.
 async fn is_held(connection: &Connection, layout: &Layout, queue: &Queue) -> Result<bool, ApiError> {
     let record = connection.last(&layout.state_stream, &layout.record_subject(&Layout::pause_key(queue))).await?;
@@ -127,7 +133,7 @@ async fn is_held(connection: &Connection, layout: &Layout, queue: &Queue) -> Res
 /// When the oldest message at any of `subjects` was stored, if this user may see it.
 async fn oldest(connection: &Connection, stream: &str, subjects: &[String]) -> Result<Option<Millis>, ApiError> {
     let mut oldest: Option<Millis> = None;
-    for subject in subjects {
+    for subject in subjects.iter().filter(|subject| !is_pattern(subject)) {
         match connection.page(stream, subject, 1, 1, 1).await {
             Ok((found, _)) => oldest = oldest.into_iter().chain(found.first().map(|message| message.at)).min(),
             Err(ApiError::Unanswered(Unanswered::Denied(_))) => return Ok(None),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use serde_json::{Value, json};
-use wf_broker::{Consume as _, DeadLetters as _, Message, Publish as _};
+use wf_broker::{Consume as _, DeadLetters as _, Message, Publish as _, Unserved};
 use wf_nats::testing::{ServerOptions, TestServer};
 use wf_nats::{Checkup, FactorySettings, NatsBroker, NatsOptions};
 use wf_schema::{DeadLetter, Lane, Limits, Remains};
@@ -44,6 +44,8 @@ async fn what_no_executor_can_serve_becomes_a_dead_letter_with_its_reason() {
     headers.insert("Nats-Schedule", "@at 2026-01-01T00:00:00Z");
     headers.insert("Nats-Schedule-Target", "wf.fire.mail:later.normal");
     admin.publish_with_headers("wf.at.misnamed", headers, "due".into()).await.unwrap().await.unwrap();
+    // A name that is a pattern is stored as well. It is told, and no lane is read for it.
+    admin.publish("wf.jobs.*", "pattern".into()).await.unwrap().await.ok();
     // Nobody stores these.
     for subject in ["wf.jobs.a.b.c", "wf.jobs.q.urgent", "wf.jobs"] {
         let refused = admin.publish(subject, "{}".into()).await.unwrap().await;
@@ -56,7 +58,8 @@ async fn what_no_executor_can_serve_becomes_a_dead_letter_with_its_reason() {
     }
 
     let checkup = Checkup::connect(options()).await.unwrap();
-    let wanted: Vec<&str> = named.into_iter().chain(["wf.fire.mail:later.normal", "mail.normal", "unserved.high"]).collect();
+    let wanted: Vec<&str> =
+        named.into_iter().chain(["wf.fire.mail:later.normal", "wf.jobs.*", "mail.normal", "unserved.high"]).collect();
     let began = Instant::now();
     let unserved = loop {
         // A schedule fires a moment after it is due.
@@ -70,7 +73,8 @@ async fn what_no_executor_can_serve_becomes_a_dead_letter_with_its_reason() {
     for name in &wanted {
         assert!(told.contains(name), "{name} is not told in {told:?}");
     }
-    assert!(unserved.iter().all(|unserved| unserved.messages == 1 && unserved.oldest.is_some()), "{unserved:?}");
+    let fits = |unserved: &Unserved| unserved.messages == 1 && (unserved.oldest.is_some() || unserved.name == "wf.jobs.*");
+    assert!(unserved.iter().all(fits), "{unserved:?}");
 
     // Whoever serves any lane sweeps.
     let _source = broker.lane("mail.normal".parse().unwrap()).await.unwrap();
@@ -90,12 +94,12 @@ async fn what_no_executor_can_serve_becomes_a_dead_letter_with_its_reason() {
     assert!(letters["due"].contains("wf.fire.mail:later.normal"), "{letters:?}");
     loop {
         let left = checkup.unserved().await.unwrap();
-        if left.iter().all(|unserved| unserved.lane.is_some()) {
+        if left.iter().all(|unserved| unserved.lane.is_some() || unserved.name == "wf.jobs.*") {
             break;
         }
         assert!(began.elapsed() < PATIENCE, "{left:?}");
     }
     let info = admin.get_stream("WF_JOBS").await.unwrap();
-    assert_eq!(info.cached_info().state.messages, 2, "the jobs of lanes are there still");
+    assert_eq!(info.cached_info().state.messages, 3, "the jobs of lanes, and what is at a pattern, are there still");
     assert_eq!(json!(letters.len()), Value::from(expected), "each became one letter");
 }
