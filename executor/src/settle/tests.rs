@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod evidence;
+mod obligations;
 mod poison;
 mod split;
 mod world;
@@ -189,11 +191,11 @@ fn a_full_lane_does_not_hold_a_retry_back() {
     let script = Script { deeds: vec![Deed::Fail], ms: 0, max_attempts: 2, store_result: false, no_pause: true };
     runtime().block_on(async {
         let mut world = World::new(vec![script]).await;
-        let session = Session::new(&world.store, [Fault::None, Fault::None, Fault::Full]);
+        let session = Session::new(&world.store, [Fault::None, Fault::Full]);
         let delivery = session.take().unwrap();
         world.store.lock().calls.clear();
         world.live(&session, delivery).await;
-        assert_eq!(world.store.lock().calls, ["append", "show", "publish_at", "ack"]);
+        assert_eq!(world.store.lock().calls, ["append", "show", "append", "publish_at", "ack"]);
         world.play(Vec::new()).await;
         world.check();
     });
