@@ -16,7 +16,7 @@ use wf_schema::Lane;
 use crate::charge::Charge;
 use crate::credit::{Credit, LaneId};
 use crate::desk::Desk;
-use crate::drain::Phases;
+use crate::drain::{Lanes, Phases};
 use crate::renew::Renewals;
 use crate::run;
 use crate::run_times::RunTimes;
@@ -47,6 +47,7 @@ pub(crate) struct Node {
     pub(crate) run_times: RunTimes,
     pub(crate) tally: Tally,
     pub(crate) phases: Phases,
+    pub(crate) lanes: Lanes,
     /// The tasks that run batches.
     pub(crate) runs: TaskTracker,
     /// Where handlers run.
@@ -82,6 +83,7 @@ impl Node {
             run_times: RunTimes::default(),
             tally: Tally::default(),
             phases: Phases::default(),
+            lanes: Lanes::default(),
             runs: TaskTracker::new(),
             handlers,
             desks: Mutex::new(Desks { credit, lanes: Vec::new() }),
@@ -192,12 +194,21 @@ impl Node {
         self.runs.spawn_on(run::run(self.clone(), delivery, held, charge), &self.handlers);
     }
 
+    /// Begins to drain, until `deadline` or the one that was set before: the deadline that holds.
+    pub(crate) fn begin_drain(&self, deadline: Instant) -> Instant {
+        // Before anybody hears of it and gives something back.
+        if self.lanes.open() > 0 {
+            self.renewals.park();
+        }
+        self.phases.drain(deadline)
+    }
+
     /// Stops for a reason that will not go away.
     pub(crate) fn fail(&self, error: BrokerError) {
         tracing::error!(error = &error as &dyn std::error::Error, "the executor stops");
         // The first reason is the one to tell.
         let _ = self.failed.set(Arc::new(error));
-        self.phases.drain(Instant::now() + self.options.deadline());
+        self.begin_drain(Instant::now() + self.options.deadline());
         self.stopped.cancel();
     }
 }

@@ -17,6 +17,8 @@ use wf_schema::RunId;
 #[derive(Default)]
 pub(crate) struct Renewals {
     held: Mutex<HashMap<RunId, Vec<Arc<dyn Lease>>>>,
+    /// What is released while lanes are being stopped, until they are.
+    parked: Mutex<Option<Vec<Arc<dyn Lease>>>>,
 }
 
 impl Renewals {
@@ -47,6 +49,25 @@ impl Renewals {
         }
     }
 
+    /// From now on nothing is released before [`Renewals::unpark`]: it would come right back over a lane that is still
+    /// open, and count as delivered once more.
+    pub(crate) fn park(&self) {
+        self.parked.lock().get_or_insert_default();
+    }
+
+    /// Releases what was parked, and what follows at once.
+    pub(crate) fn unpark(&self) {
+        let parked = self.parked.lock().take();
+        parked.iter().flatten().for_each(|lease| lease.release(Duration::ZERO));
+    }
+
+    fn release(&self, leases: Vec<Arc<dyn Lease>>) {
+        match self.parked.lock().as_mut() {
+            Some(parked) => parked.extend(leases),
+            None => leases.iter().for_each(|lease| lease.release(Duration::ZERO)),
+        }
+    }
+
     fn renew(&self) {
         let leases: Vec<_> = self.held.lock().values().flatten().cloned().collect();
         leases.iter().for_each(|lease| lease.renew());
@@ -72,7 +93,7 @@ impl Held {
 
     /// The message is for others, from now on.
     pub(crate) fn release(self) {
-        self.let_go().iter().for_each(|lease| lease.release(Duration::ZERO));
+        self.renewals.release(self.let_go());
     }
 
     /// Taken out before they are settled, so that none is renewed after its ack.
@@ -100,6 +121,7 @@ mod tests {
     struct Counting {
         renewed: AtomicUsize,
         acked: AtomicUsize,
+        released: AtomicUsize,
     }
 
     impl Lease for Counting {
@@ -109,7 +131,9 @@ mod tests {
         fn renew(&self) {
             self.renewed.fetch_add(1, Ordering::Relaxed);
         }
-        fn release(&self, _: Duration) {}
+        fn release(&self, _: Duration) {
+            self.released.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn delivery(sequence: u64, lease: &Arc<Counting>) -> Delivery {
@@ -151,5 +175,21 @@ mod tests {
         for lease in [first, second] {
             assert_eq!((lease.renewed.load(Ordering::Relaxed), lease.acked.load(Ordering::Relaxed)), (1, 1));
         }
+    }
+
+    #[test]
+    fn what_is_released_while_lanes_stop_waits_for_them() {
+        let renewals = Arc::new(Renewals::default());
+        let lease = Arc::new(Counting::default());
+        let released = || lease.released.load(Ordering::Relaxed);
+        let [first, second, third] = [1, 2, 3].map(|sequence| renewals.hold(&delivery(sequence, &lease)).unwrap());
+        first.release();
+        renewals.park();
+        second.release();
+        assert_eq!(released(), 1);
+        renewals.unpark();
+        assert_eq!(released(), 2);
+        third.release();
+        assert_eq!(released(), 3);
     }
 }

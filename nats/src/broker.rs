@@ -222,6 +222,14 @@ pub(crate) async fn round_trip(connection: &Connection, layout: &Layout) -> Resu
     carry(connection, layout, 0).await
 }
 
+/// The same, for one who waits up to `patience` for it: behind much that is on its way here it may take long, which
+/// says nothing about the link.
+pub(crate) async fn round_trip_within(connection: &Connection, layout: &Layout, patience: Duration) -> Result<()> {
+    let subject = format!("$JS.API.DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
+    let answered = connection.ask_within(&subject, patience).await;
+    answered.map(|_| ()).map_err(|error| error.into_broker("answer a ping"))
+}
+
 /// A round trip with `bytes` on the way there. What the server thinks of them does not matter: it answers, be it that
 /// it expected none.
 async fn carry(connection: &Connection, layout: &Layout, bytes: usize) -> Result<Duration> {

@@ -94,6 +94,12 @@ impl Connection {
         self.exchange.ask(part(subject, None, payload), nobody).await
     }
 
+    /// Asks `subject`, and waits up to `patience` for the answer.
+    pub(crate) async fn ask_within(&self, subject: &str, patience: Duration) -> Result<Answered, Unanswered> {
+        self.counters.requested.add(1);
+        self.exchange.ask_within(part(subject, None, Bytes::new()), patience).await
+    }
+
     /// Asks `subject` for many messages; what the caller waits for.
     pub(crate) async fn ask_for_many(&self, subject: &str, payload: Bytes) -> Result<Answered, Unanswered> {
         self.counters.requested.add(1);

@@ -151,23 +151,41 @@ impl Exchange {
         self.asked(Pending::new(ahead, last, NobodyThere::AskAgain, Answer::One(answer)), answered).await
     }
 
+    /// Sends `part` and waits up to `patience` for its answer, which may be long on its way: that it does not come says
+    /// nothing about the link.
+    pub(crate) async fn ask_within(&self, part: Part, patience: Duration) -> Result<Answered, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::One(answer));
+        self.asked_within(pending, answered, patience, || ()).await
+    }
+
     async fn asked(
         &self,
         pending: Pending,
         answered: oneshot::Receiver<Result<Answered, Unanswered>>,
     ) -> Result<Answered, Unanswered> {
+        self.asked_within(pending, answered, self.shared.timeout, || self.shared.heard_nothing()).await
+    }
+
+    async fn asked_within(
+        &self,
+        pending: Pending,
+        answered: oneshot::Receiver<Result<Answered, Unanswered>>,
+        patience: Duration,
+        unheard: impl FnOnce(),
+    ) -> Result<Answered, Unanswered> {
         let id = self.shared.table.lock().add(pending)?;
         // Whoever stops waiting also takes the question out of the table: it is the caller's to ask again.
         let _forget = Forget { shared: &self.shared, id };
         self.shared.work.notify_one();
-        match tokio::time::timeout(self.shared.timeout, answered).await {
+        match tokio::time::timeout(patience, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Unanswered::Closed),
-            Err(_) if !self.shared.link.watch().borrow().up => Err(Unanswered::Down(self.shared.timeout)),
+            Err(_) if !self.shared.link.watch().borrow().up => Err(Unanswered::Down(patience)),
             Err(_) => {
-                self.shared.heard_nothing();
+                unheard();
                 let nobody = self.shared.table.lock().nobody_was_there(id);
-                Err(if nobody { Unanswered::NobodyThere } else { Unanswered::TimedOut(self.shared.timeout) })
+                Err(if nobody { Unanswered::NobodyThere } else { Unanswered::TimedOut(patience) })
             }
         }
     }
