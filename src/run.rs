@@ -20,6 +20,10 @@ mod summary;
 
 pub use counts::Counts;
 pub use journal::{Earlier, JournalError};
+#[doc(hidden)]
+pub use pipeline::run_here;
 pub use pipeline::{RunError, RunOptions, run};
+#[doc(hidden)]
+pub use results::Outlet;
 pub use results::ResultsError;
 pub use summary::Summary;

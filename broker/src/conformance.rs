@@ -138,6 +138,8 @@ macro_rules! conformance_tests {
                 a_queue_without_dead_letters_has_an_empty_page,
                 a_dead_letter_is_removed_once,
                 a_dead_letter_too_large_is_refused,
+                the_oldest_make_room_when_the_store_is_full,
+                a_dead_letter_larger_than_the_store_is_refused,
             ];
             control: [
                 stats_tell_how_full_a_lane_is,
@@ -191,6 +193,7 @@ macro_rules! conformance_restart_tests {
                 ];
                 dead: [
                     dead_letters_stand_after_a_restart,
+                    a_full_store_makes_room_after_a_restart,
                 ];
                 control: [
                     a_pause_stands_after_a_restart,

@@ -23,9 +23,6 @@ use crate::run_times::RunTimes;
 use crate::stats::{Tally, count_up};
 use crate::{ExecutorOptions, Registry};
 
-/// How many batches that were delivered before may be open at once, beside those whose turn it is.
-const LOOKUPS: usize = 16;
-
 /// One executor's node.
 pub(crate) struct Node {
     pub(crate) broker: Arc<dyn Broker>,
@@ -33,8 +30,8 @@ pub(crate) struct Node {
     pub(crate) options: ExecutorOptions,
     /// One for each job that may run at once, over all batches and lanes.
     pub(crate) slots: Arc<Semaphore>,
-    /// One for each batch whose records may be read before its turn.
-    pub(crate) lookups: Arc<Semaphore>,
+    /// For batches whose records are being read before their turn, by their size.
+    pub(crate) lookups: Semaphore,
     /// One: for the jobs that something is known against, of whatever batch.
     pub(crate) suspects: Arc<Semaphore>,
     /// What all records that this node writes have in common, and no other node's.
@@ -74,7 +71,7 @@ impl Node {
             broker,
             registry,
             slots: Arc::new(Semaphore::new(options.slots())),
-            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            lookups: Semaphore::new(run::LOOKUP_UNITS as usize),
             suspects: Arc::new(Semaphore::new(1)),
             token: fastrand::u32(..),
             unstarted: AtomicUsize::new(0),

@@ -38,7 +38,7 @@ const LARGEST: usize = 4 << 20;
 /// The smallest message that anything is cut down to, in bytes.
 const SMALLEST: usize = 4 * 1024;
 
-/// How long what was read of a run's records counts as what is there.
+/// How long what was read of a run's records counts as what is there; where that is longer, three round trips.
 const FRESH: Duration = Duration::from_millis(500);
 
 /// Why a run cannot be settled here.
@@ -80,12 +80,15 @@ struct Appended(Option<Record>);
 
 impl Settling {
     /// Takes the run up where its last holder left it: which places are settled already, and what is known against the
-    /// others.
+    /// others. `found` is what stood on record a while ago; if that is too long ago, it is read once more, for a run that
+    /// waited for its turn may have been settled meanwhile, by a holder from whom nothing was heard when it was
+    /// delivered again.
     pub(crate) async fn take_up(
         node: Arc<Node>,
         work: Arc<Work>,
         held: Held,
         delivered: u64,
+        found: Option<Found>,
     ) -> Result<(Self, Vec<bool>, Suspicion), Lost> {
         let (since, again) = (Instant::now(), delivered > 1);
         let mut settled = vec![false; work.len()];
@@ -93,24 +96,15 @@ impl Settling {
         let writer = node.writer();
         let mut this = Self { node, work, held, writer, step: 0, version: Version::NONE, since, again, marked: false };
         if again {
-            let log = this.log().await?;
+            let fresh = FRESH.max(3 * this.node.distance());
+            let log = match found.filter(|found| found.at.elapsed() <= fresh) {
+                Some(found) => found.log,
+                None => this.log().await?,
+            };
             suspicion = Suspicion::read(&log.records, &this.work, |writer| this.node.is_own(writer));
             this.follow(log, &mut settled).await?;
         }
         Ok((this, settled, suspicion))
-    }
-
-    /// Looks once more at what is on record before anything begins, if the last look was long ago. A run that waited for
-    /// its turn may have been settled meanwhile, by a holder from whom nothing was heard when it was delivered again.
-    pub(crate) async fn catch_up(&mut self, settled: &mut [bool]) -> Result<(), Lost> {
-        if self.since.elapsed() <= FRESH {
-            return Ok(());
-        }
-        let log = self.log().await?;
-        if log.steps == self.step {
-            return Ok(());
-        }
-        self.follow(log, settled).await
     }
 
     /// Goes on from where `log` stands.
@@ -270,18 +264,21 @@ impl Settling {
 
     /// What stands in the log of the run.
     async fn log(&self) -> Result<Log, Lost> {
-        let (batch, run, broker) = (self.work.header.id, self.work.run, &self.node.broker);
-        let mut log = Log { records: Vec::new(), steps: 0, version: Version::NONE };
-        for logged in insist("read records", || broker.read(batch)).await?.into_iter().filter(|logged| logged.run == run) {
-            log.steps += 1;
-            log.version = logged.version;
-            match Record::decode(&logged.bytes, self.node.options.reading()) {
-                Ok(record) => log.records.push(record),
-                // What it settled is run again: twice is better than never.
-                Err(error) => tracing::error!(%batch, %run, %error, "a record cannot be read"),
-            }
-        }
-        Ok(log)
+        Log::read(&self.node, &self.work).await
+    }
+}
+
+/// What stood on record of a run when that was looked up.
+pub(crate) struct Found {
+    log: Log,
+    at: Instant,
+}
+
+impl Found {
+    /// Looks up what is on record of the run of `work`.
+    pub(crate) async fn look_up(node: &Node, work: &Work) -> Result<Self, Lost> {
+        let at = Instant::now();
+        Ok(Self { log: Log::read(node, work).await?, at })
     }
 }
 
@@ -292,6 +289,23 @@ struct Log {
     /// How many there are.
     steps: u32,
     version: Version,
+}
+
+impl Log {
+    async fn read(node: &Node, work: &Work) -> Result<Self, Lost> {
+        let (batch, run, broker) = (work.header.id, work.run, &node.broker);
+        let mut log = Self { records: Vec::new(), steps: 0, version: Version::NONE };
+        for logged in insist("read records", || broker.read(batch)).await?.into_iter().filter(|logged| logged.run == run) {
+            log.steps += 1;
+            log.version = logged.version;
+            match Record::decode(&logged.bytes, node.options.reading()) {
+                Ok(record) => log.records.push(record),
+                // What it settled is run again: twice is better than never.
+                Err(error) => tracing::error!(%batch, %run, %error, "a record cannot be read"),
+            }
+        }
+        Ok(log)
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use wf_broker::{
-    BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeliverySource, Entry, Hint, Key, KeyedRecords,
-    LaneStats, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored, Version,
+    BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeadStats, DeliverySource, Entry, Hint, Key,
+    KeyedRecords, LaneStats, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored, Version,
 };
 use wf_schema::{BatchId, Lane, Millis, Queue, RunId};
 
@@ -117,6 +117,10 @@ impl DeadLetters for Late {
 
     fn delete_dead(&self, position: u64) -> BoxFuture<'_, bool> {
         self.ask("delete the dead letter", move |broker| broker.delete_dead(position))
+    }
+
+    fn dead_stats(&self) -> BoxFuture<'_, DeadStats> {
+        self.ask("count the dead letters", |broker| broker.dead_stats())
     }
 }
 
