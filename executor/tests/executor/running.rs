@@ -205,6 +205,7 @@ async fn slow_lanes_of_redelivered_batches_hold_no_other_lane_up() {
         }
     })
     .await;
-    assert!(executor.stats().acked < 60, "the slow lanes were not in its way");
+    // Not one of the slow batches had to end for that.
+    assert!(executor.stats().acked <= 40, "{} batches have ended", executor.stats().acked);
     within("the drain", executor.drain(Duration::ZERO)).await;
 }
