@@ -144,6 +144,7 @@ macro_rules! conformance_tests {
             control: [
                 stats_tell_how_full_a_lane_is,
                 stats_tell_who_waits,
+                what_nobody_asks_for_is_told,
                 a_queue_that_is_held_delivers_nothing,
                 a_pause_holds_lanes_made_later,
                 a_pause_leaves_what_was_delivered,

@@ -17,7 +17,7 @@ mod window;
 pub use contract::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeadStats, Delivery, DeliverySource, Entry, Fired,
     Hint, Key, KeyError, KeyedRecords, LaneStats, Lease, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule,
-    Scheduled, Stored, Version,
+    Scheduled, Stored, Unserved, Version,
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use episode::Episode;

@@ -163,6 +163,7 @@ impl NatsBroker {
                 lease: self.settings.lease,
                 name: self.name.clone(),
                 suspects: HashSet::new(),
+                names_denied: false,
             };
             AbortOnDropHandle::new(tokio::spawn(orphans.keep_sweeping()))
         });

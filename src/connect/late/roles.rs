@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use wf_broker::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeadStats, DeliverySource, Entry, Hint, Key,
-    KeyedRecords, LaneStats, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored, Version,
+    KeyedRecords, LaneStats, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored, Unserved,
+    Version,
 };
 use wf_schema::{BatchId, Lane, Millis, Queue, RunId};
 
@@ -127,6 +128,10 @@ impl DeadLetters for Late {
 impl Control for Late {
     fn stats(&self, lane: Lane) -> BoxFuture<'_, LaneStats> {
         self.ask("tell how full the lane is", |broker| broker.stats(lane))
+    }
+
+    fn unserved(&self) -> BoxFuture<'_, Vec<Unserved>> {
+        self.ask("look for lanes that nobody serves", |broker| broker.unserved())
     }
 
     fn pause(&self, queue: Queue, until: Millis) -> BoxFuture<'_, ()> {
