@@ -2,8 +2,8 @@
 //!
 //! Runs on the executor's own thread, where no handler can hold it up; see [`crate::Executor`].
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use wf_schema::RunId;
 /// again while we still had it.
 #[derive(Default)]
 pub(crate) struct Renewals {
-    held: Mutex<HashMap<RunId, Vec<Arc<dyn Lease>>>>,
+    /// In an order of its own, so that renewals go out in the same order whenever a history is played again.
+    held: Mutex<BTreeMap<RunId, Vec<Arc<dyn Lease>>>>,
 }
 
 impl Renewals {

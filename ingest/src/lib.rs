@@ -30,5 +30,7 @@ pub use publisher::{Published, Publisher, PublisherStats, Sending};
 pub use receipt::{Receipt, StoredIn};
 pub use run_times::MeasuredRunTimes;
 pub use spool::{Spool, SpoolError, SpoolOptions, SpoolStats};
+#[doc(hidden)]
+pub use spool::{Change as SpoolChange, Space as SpoolSpace, Store as SpoolStore};
 pub use tally::IdRange;
 pub use wf_broker::Window;

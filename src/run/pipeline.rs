@@ -17,9 +17,9 @@ use wf_schema::{BatchId, Limits};
 
 use super::collector::{Collector, Expected, ExpectedBatch};
 use super::journal::{Earlier, Journal, JournalError};
-use super::results::{self, Reported, Results, ResultsError};
+use super::results::{self, Outlet, Reported, Results, ResultsError};
 use super::{Counts, Summary};
-use crate::feed::{self, CutBatch, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead};
+use crate::feed::{self, CutBatch, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead, cut_here};
 use crate::progress::{Meter, Progress, Show};
 use crate::tuner::Tuner;
 
@@ -95,23 +95,59 @@ pub async fn run(
     options: RunOptions,
     stop: CancellationToken,
 ) -> Result<Summary, RunError> {
+    run_at(broker, registry, input, options, None, stop).await
+}
+
+/// The same wholly on the caller's runtime, with outcomes that go to `outlet`: for the simulator.
+///
+/// # Errors
+/// As [`run`].
+#[doc(hidden)]
+pub async fn run_here(
+    broker: Arc<dyn Broker>,
+    registry: Registry,
+    input: Input,
+    options: RunOptions,
+    outlet: Arc<dyn Outlet>,
+    stop: CancellationToken,
+) -> Result<Summary, RunError> {
+    run_at(broker, registry, input, options, Some(outlet), stop).await
+}
+
+async fn run_at(
+    broker: Arc<dyn Broker>,
+    registry: Registry,
+    input: Input,
+    options: RunOptions,
+    outlet: Option<Arc<dyn Outlet>>,
+    stop: CancellationToken,
+) -> Result<Summary, RunError> {
     let start = Instant::now();
     let journal =
         Journal::open(broker.clone(), &input.name, options.earlier, options.batch_jobs, options.batch_raw_bytes).await?;
     let meter = Arc::new(Meter::default());
     let resumed = options.earlier == Earlier::Resume;
-    let reported = match &options.results {
-        Some(path) if resumed => already_reported(path.clone(), &journal.progress().plan).await?,
+    let reported = match (&options.results, &outlet) {
+        (_, Some(outlet)) if resumed => results::reported_at(&**outlet, journal.progress().plan.open_batches())?,
+        (Some(path), None) if resumed => already_reported(path.clone(), &journal.progress().plan).await?,
         _ => Reported::default(),
     };
-    let results = Arc::new(Results::open(options.results.as_deref(), resumed)?);
-    let executor = Executor::start(broker.clone(), registry, options.executor).map_err(RunError::Executor)?;
+    let results = Arc::new(match &outlet {
+        None => Results::open(options.results.as_deref(), resumed)?,
+        Some(outlet) => Results::here(outlet.clone(), resumed)?,
+    });
+    let start_executor = if outlet.is_some() { Executor::start_here } else { Executor::start };
+    let executor = start_executor(broker.clone(), registry, options.executor).map_err(RunError::Executor)?;
     options.tuner.executor(&executor);
     let publisher = Publisher::new(broker.clone(), options.window).patience(options.patience);
     options.tuner.publisher(&publisher);
     let progress = Progress::start(meter.clone(), "run", input.size, options.show);
 
-    let cutter = Cutter::new(input.reader, journal.progress().plan.clone(), options.limits, PATIENCE, true)?;
+    let plan = journal.progress().plan.clone();
+    let segments = match &outlet {
+        None => cut_ahead(Cutter::new(input.reader, plan, options.limits, PATIENCE, true)?, stop.clone()),
+        Some(_) => cut_here(Cutter::here(input.reader, plan, options.limits, true)?, stop.clone()),
+    };
     // As many as there can be open segments: the collector must never wait for a flow that waits for room.
     let (settled, settlements) = mpsc::channel(OPEN_BATCHES);
     let (expect, expected) = mpsc::channel(1);
@@ -119,7 +155,7 @@ pub async fn run(
     let flow = Flow {
         publisher,
         executor: &executor,
-        segments: cut_ahead(cutter, stop.clone()),
+        segments,
         expect,
         settlements,
         results: results.clone(),
@@ -192,11 +228,13 @@ impl Flow<'_> {
         let mut publishing: FuturesUnordered<Publishing> = FuturesUnordered::new();
         let mut more = true;
         while more || !publishing.is_empty() {
+            // New segments last: what is published and settled makes room for them, and is bounded by them.
             tokio::select! {
+                biased;
+                Some(settled) = self.settlements.recv() => self.note(None, vec![settled]).await?,
                 Some(published) = publishing.next(), if !publishing.is_empty() => {
                     self.wire += published.map_err(|_| RunError::Ended("a publisher"))??;
                 }
-                Some(settled) = self.settlements.recv() => self.note(None, vec![settled]).await?,
                 segment = self.segments.recv(), if more => match segment {
                     Some(segment) => self.admit(segment?, &mut publishing).await?,
                     None => more = false,

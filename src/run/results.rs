@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
@@ -46,19 +47,36 @@ pub(super) fn reported(path: &Path, batches: impl Iterator<Item = BatchId>) -> R
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(reported),
         Err(error) => return Err(failed(error)),
     };
-    let mut reader = BufReader::with_capacity(1 << 20, &file);
+    let whole = read_lines(BufReader::with_capacity(1 << 20, &file), &mut reported).map_err(failed)?;
+    file.set_len(whole).map_err(failed)?;
+    Ok(reported)
+}
+
+/// Reads what is at `outlet` in the same way.
+///
+/// # Errors
+/// When it cannot be read or cut.
+pub(super) fn reported_at(outlet: &dyn Outlet, batches: impl Iterator<Item = BatchId>) -> Result<Reported, ResultsError> {
+    let failed = |source| ResultsError { name: OUTLET.into(), source };
+    let mut reported = Reported { jobs: batches.map(|id| (id, Bits::default())).collect(), bad_line: 0 };
+    let text = outlet.read().map_err(failed)?;
+    let whole = read_lines(&text[..], &mut reported).map_err(failed)?;
+    outlet.cut(whole).map_err(failed)?;
+    Ok(reported)
+}
+
+/// Notes all whole lines: how many bytes they are.
+fn read_lines(mut reader: impl BufRead, reported: &mut Reported) -> std::io::Result<u64> {
     let (mut line, mut whole) = (Vec::new(), 0);
     loop {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line).map_err(failed)?;
+        let read = reader.read_until(b'\n', &mut line)?;
         if read == 0 || line.last() != Some(&b'\n') {
-            break;
+            return Ok(whole);
         }
         whole += read as u64;
-        note(&mut reported, &line);
+        note(reported, &line);
     }
-    file.set_len(whole).map_err(failed)?;
-    Ok(reported)
 }
 
 /// Every line starts with its id: `{"id":"..."`.
@@ -76,9 +94,41 @@ fn note(reported: &mut Reported, line: &[u8]) {
 
 /// Writes lines, on a thread of its own: a slow disk or a full pipe holds back the run, not the runtime.
 pub(super) struct Results {
-    requests: mpsc::Sender<Request>,
-    thread: JoinHandle<()>,
+    way: Way,
     name: PathBuf,
+}
+
+enum Way {
+    Thread(mpsc::Sender<Request>, JoinHandle<()>),
+    /// At once, where it is asked for.
+    Here(Arc<dyn Outlet>),
+}
+
+/// What an [`Outlet`] is called in messages.
+const OUTLET: &str = "the outlet";
+
+/// Where outcomes go instead of a file: the simulator's seam. None of these may wait.
+pub trait Outlet: Send + Sync + 'static {
+    /// All that is there.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self) -> std::io::Result<Vec<u8>>;
+
+    /// Leaves only the first `len` bytes.
+    ///
+    /// # Errors
+    /// When it cannot be cut.
+    fn cut(&self, len: u64) -> std::io::Result<()>;
+
+    /// Appends `lines`. What goes wrong is told by [`Outlet::sync`].
+    fn write(&self, lines: &[u8]);
+
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// When some of it was not written.
+    fn sync(&self) -> std::io::Result<()>;
 }
 
 enum Request {
@@ -103,13 +153,29 @@ impl Results {
         let (requests, receiver) = mpsc::channel(WAITING);
         let thread =
             std::thread::Builder::new().name("wf-results".into()).spawn(move || serve(file, receiver)).map_err(failed)?;
-        Ok(Self { requests, thread, name })
+        Ok(Self { way: Way::Thread(requests, thread), name })
+    }
+
+    /// Writes to `outlet`, behind what it has if `append`.
+    ///
+    /// # Errors
+    /// When it cannot be emptied.
+    pub(super) fn here(outlet: Arc<dyn Outlet>, append: bool) -> Result<Self, ResultsError> {
+        if !append {
+            outlet.cut(0).map_err(|source| ResultsError { name: OUTLET.into(), source })?;
+        }
+        Ok(Self { way: Way::Here(outlet), name: OUTLET.into() })
     }
 
     /// Writes `lines`. Returns once there is room for them; whether they were written, [`Results::sync`] tells.
     pub(super) async fn write(&self, lines: Vec<u8>) {
-        // A closed channel means a failed write, which `sync` reports.
-        let _closed = self.requests.send(Request::Write(lines)).await;
+        match &self.way {
+            Way::Thread(requests, _) => {
+                // A closed channel means a failed write, which `sync` reports.
+                let _closed = requests.send(Request::Write(lines)).await;
+            }
+            Way::Here(outlet) => outlet.write(&lines),
+        }
     }
 
     /// Waits until everything so far is written, and on disk if it is a file.
@@ -117,11 +183,16 @@ impl Results {
     /// # Errors
     /// When some of it could not be written.
     pub(super) async fn sync(&self) -> Result<(), ResultsError> {
+        let failed = |source| ResultsError { name: self.name.clone(), source };
+        let requests = match &self.way {
+            Way::Thread(requests, _) => requests,
+            Way::Here(outlet) => return outlet.sync().map_err(failed),
+        };
         let (answer, answered) = oneshot::channel();
         let gone = || std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the reader of the results has gone");
-        let sent = self.requests.send(Request::Sync(answer)).await;
+        let sent = requests.send(Request::Sync(answer)).await;
         let result = if sent.is_ok() { answered.await.unwrap_or_else(|_| Err(gone())) } else { Err(gone()) };
-        result.map_err(|source| ResultsError { name: self.name.clone(), source })
+        result.map_err(failed)
     }
 
     /// Writes what is left and ends.
@@ -130,8 +201,10 @@ impl Results {
     /// As [`Results::sync`].
     pub(super) async fn close(self) -> Result<(), ResultsError> {
         let written = self.sync().await;
-        drop(self.requests);
-        let _joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        if let Way::Thread(requests, thread) = self.way {
+            drop(requests);
+            let _joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
         written
     }
 }
