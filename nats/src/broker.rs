@@ -73,7 +73,7 @@ impl NatsBroker {
         let link = options.link;
         let consuming =
             shared(consuming.into_iter().map(|(connection, address)| (connection.living_at(&home), address)).collect());
-        futures::future::join_all(consuming.iter().map(|connection| connection.counts_since(&options.layout))).await;
+        futures::future::join_all(consuming.iter().map(|connection| connection.meet(&options.layout))).await;
         // Before anything is dated.
         clock::ask(&first, &options.layout).await.map(follow_clock);
         let first = Arc::new(first);
@@ -229,8 +229,8 @@ pub(crate) async fn round_trip(connection: &Connection, layout: &Layout) -> Resu
 /// The same, for one who waits up to `patience` for it: behind much that is on its way here it may take long, which
 /// says nothing about the link.
 pub(crate) async fn round_trip_within(connection: &Connection, layout: &Layout, patience: Duration) -> Result<()> {
-    let subject = format!("$JS.API.DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
-    let answered = connection.ask_within(&subject, patience).await;
+    let what = format!("DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
+    let answered = connection.ask_within(&connection.api_subject(&what), patience).await;
     answered.map(|_| ()).map_err(|error| error.into_broker("answer a ping"))
 }
 

@@ -21,12 +21,19 @@ use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
 use crate::link::LinkState;
 use crate::source::Flow;
+use crate::uptime::Counted;
 
 /// Settlements that may be unconfirmed before no more is pulled over a connection: what bounds their table.
 const MAX_UNSETTLED: usize = 16_384;
 
 /// How long after its end a pull may still bring something.
 const SLACK: Duration = Duration::from_secs(5);
+
+/// A flow is busy for so long after a delivery.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// How long a busy flow that comes by way of another server may take to bring what it was asked for, when it ends.
+const FILLING: Duration = Duration::from_secs(2);
 
 /// Messages that are pulled at once because the server ignores their acknowledgements.
 const MAX_RECLAIMED: usize = 256;
@@ -63,8 +70,10 @@ struct Pulls {
     not_before: Option<Instant>,
     /// The consumer was found to be gone.
     gone: bool,
-    /// Delivery counts are true of messages stored later than this.
-    counts_since: Millis,
+    /// What is known of the consumer.
+    counted: Counted,
+    /// When the last delivery came.
+    delivered: Option<Instant>,
 }
 
 impl Leg {
@@ -95,7 +104,7 @@ impl Leg {
             let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
             self.flow.at_most(self.number, 0);
             self.flow.pulling(self.number, 0);
-            let counts_since = self.connection.counts_since(&self.layout).await;
+            let counted = self.connection.counted(&self.layout, &self.stream, &self.lane).await;
             let pulls = Pulls {
                 answers,
                 inbox,
@@ -106,7 +115,8 @@ impl Leg {
                 heard: false,
                 not_before: None,
                 gone: false,
-                counts_since,
+                counted,
+                delivered: None,
             };
             if let Some(ended) = self.pull(pulls, &mut link, state.generation).await {
                 return ended;
@@ -134,7 +144,7 @@ impl Leg {
                         pulls.gone = false;
                         // The new one knows nothing of what the old one had delivered.
                         let made = self.consumers.made_at(&self.connection, &self.stream, &self.lane).await;
-                        pulls.counts_since = pulls.counts_since.max(made);
+                        pulls.counted.since = pulls.counted.since.max(made);
                     }
                     Err(error) if error.is_retryable() => pulls.wait_a_little(),
                     Err(error) => {
@@ -247,7 +257,7 @@ impl Leg {
         if message.status.is_some() {
             return self.heard(pulls, &message);
         }
-        match self.owned(message, pulls.counts_since) {
+        match self.owned(message, pulls.counted.since) {
             Came::Other => {}
             Came::Acked => {
                 pulls.brought_one();
@@ -255,6 +265,7 @@ impl Leg {
                 self.flow.ended(self.number, 1, false);
             }
             Came::Delivery(delivery) => {
+                pulls.delivered = Some(pulls.last_heard);
                 pulls.brought_one();
                 self.flow.pulling(self.number, pulls.open.len());
                 self.flow.arrived(self.number, delivery);
@@ -333,15 +344,29 @@ impl Leg {
     ///
     /// The server is told first that nobody listens any more, and this side listens on until a round trip is over. What
     /// the server sent before it heard that comes before its answer; what it tried to send afterwards finds nobody, and
-    /// goes back into the lane at once, not counted as delivered. In a cluster the server that stores the lane hears it
-    /// a moment later than the one at the other end of this connection: what is between the two just then waits for
-    /// its lease.
+    /// goes back into the lane at once, not counted as delivered.
+    ///
+    /// Where deliveries come by way of another server, which hears it first and drops what comes for nobody, a busy flow
+    /// is first given some time to bring all that it was asked for. What is between the two servers after that waits
+    /// for its lease.
     async fn end(&self, mut pulls: Pulls, link: &mut watch::Receiver<LinkState>, generation: u64) -> (Vec<Delivery>, bool) {
         let mut late = Vec::new();
-        let since = pulls.counts_since;
+        let since = pulls.counted.since;
         if pulls.sent.is_empty() {
             // It asks for nothing, and all that it asked for has come.
             return (late, true);
+        }
+        let busy = pulls.delivered.is_some_and(|at| at.elapsed() < BUSY);
+        if busy && !pulls.counted.direct {
+            let filled = async {
+                while self.flow.asked(self.number) > 0
+                    && let Some(message) = pulls.answers.next().await
+                {
+                    self.take(&mut pulls, message);
+                }
+            };
+            // Not in time is as usual as in time: it goes on either way.
+            tokio::time::timeout(FILLING, filled).await.ok();
         }
         if lose_interest(&mut pulls.answers).await.is_err() {
             return (late, false);
