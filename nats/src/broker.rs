@@ -14,11 +14,13 @@ use crate::connection::Connection;
 use crate::control::StatsCache;
 use crate::counters::{Counters, Counts};
 use crate::dead::DeadWatch;
+use crate::doubt;
 use crate::exchange::{NobodyThere, Unanswered};
 use crate::factory::FactorySettings;
 use crate::home::Home;
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
+use crate::lease::Ends;
 use crate::options::{LinkSettings, NatsOptions};
 use crate::orphans::Orphans;
 use crate::setup::{OnDifference, SetupError, bind, setup};
@@ -30,6 +32,8 @@ use crate::source::Flows;
 pub struct NatsBroker {
     pub(crate) layout: Layout,
     pub(crate) settings: FactorySettings,
+    /// What ends of logs are made with.
+    pub(crate) ends: Arc<Ends>,
     pub(crate) link: LinkSettings,
     pub(crate) counters: Arc<Counters>,
     pub(crate) consumers: Arc<LaneConsumers>,
@@ -45,6 +49,8 @@ pub struct NatsBroker {
     publishing: Vec<Arc<Connection>>,
     consuming: Vec<Arc<Connection>>,
     _clock: AbortOnDropHandle<()>,
+    /// Who looks up what is held back, for each connection to consume over.
+    _looking: Vec<AbortOnDropHandle<()>>,
 }
 
 impl NatsBroker {
@@ -79,7 +85,16 @@ impl NatsBroker {
         let first = Arc::new(first);
         let clock = AbortOnDropHandle::new(tokio::spawn(clock::keep_asking(first.clone(), options.layout.clone())));
         tracing::info!(broker = options.name, lease_s = settings.lease.as_secs_f32(), "connected to the factory's broker");
+        // Whoever lost a run to another has noticed by then, or asks whether its message is there.
+        let window = settings.dedup_window.max(2 * settings.lease);
+        let looking = consuming.iter().filter_map(|connection| {
+            let looking = doubt::keep_looking(connection.clone(), options.layout.clone());
+            // Where renewals are sent from: no handler can hold them up.
+            Some(AbortOnDropHandle::new(home.handle()?.spawn(looking)))
+        });
         Ok(Arc::new(Self {
+            _looking: looking.collect(),
+            ends: Arc::new(Ends { layout: options.layout.clone(), window }),
             consumers: Arc::new(LaneConsumers::new(options.layout.clone(), settings.clone())),
             dead: Arc::new(DeadWatch::new(counters.clone())),
             layout: options.layout,

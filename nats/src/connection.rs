@@ -145,7 +145,7 @@ impl Connection {
     /// Waits until everything that was settled over this connection so far is confirmed, for `patience` at most:
     /// whether it is.
     pub(crate) async fn settled(&self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.exchange.settled()).await.is_ok()
+        tokio::time::timeout(patience, self.exchange.settled()).await.unwrap_or(false)
     }
 
     /// What the server refuses from now on.

@@ -10,9 +10,9 @@ use wf_schema::{BatchId, Lane, Millis, RunId};
 use crate::api::number;
 use crate::broker::NatsBroker;
 use crate::connection::Connection;
-use crate::exchange::Unanswered;
+use crate::exchange::{About, Unanswered};
 use crate::layout::Layout;
-use crate::lease::NatsLease;
+use crate::lease::{Ends, NatsLease};
 use crate::pull::Leg;
 use crate::schedule::EVERY;
 use crate::source::{Flow, LaneSource};
@@ -36,7 +36,7 @@ impl NatsBroker {
                 lane: lane.clone(),
                 connection: connection.clone(),
                 consumers: self.consumers.clone(),
-                layout: self.layout.clone(),
+                ends: self.ends.clone(),
                 stream: stream.clone(),
                 flow: flow.clone(),
                 expires: self.link.pull_expires,
@@ -65,8 +65,15 @@ impl Consume for NatsBroker {
     }
 }
 
-/// The delivery that `message` is, if it is one.
-pub(crate) fn delivery(layout: &Layout, lane: &Lane, connection: &Arc<Connection>, message: Message) -> Option<Delivery> {
+/// The delivery that `message` is, if it is one; it came in this `generation` of the connection's link, or later.
+pub(crate) fn delivery(
+    ends: &Arc<Ends>,
+    lane: &Lane,
+    connection: &Arc<Connection>,
+    generation: u64,
+    message: Message,
+) -> Option<Delivery> {
+    let layout = &ends.layout;
     let reply = message.reply.clone()?;
     let origin = Origin::of(&reply)?;
     let fired = message.headers.as_ref().and_then(|headers| {
@@ -91,14 +98,27 @@ pub(crate) fn delivery(layout: &Layout, lane: &Lane, connection: &Arc<Connection
     };
     Some(Delivery {
         lane: lane.clone(),
+        id: called(layout, &message),
         bytes: message.payload,
         run: RunId::new(if origin.later { 'l' } else { 'j' }, origin.sequence),
         delivered: origin.delivered,
         fallback_id,
         stored_at: origin.stored_at(),
         fired,
-        lease: Arc::new(NatsLease::new(connection.clone(), reply, origin)),
+        lease: Arc::new(NatsLease::new(connection.clone(), reply, About { origin, generation }, ends.clone())),
     })
+}
+
+/// What `message` was called when it was stored. A firing has lost the id of its schedule, and tells its subject.
+fn called(layout: &Layout, message: &Message) -> Arc<str> {
+    let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
+    let scheduled = || layout.schedule_key(header("Nats-Scheduler")?);
+    header("Nats-Msg-Id").or_else(scheduled).unwrap_or_default().into()
+}
+
+/// The same in nanoseconds.
+pub(crate) fn nanos(rfc3339: &str) -> Option<u64> {
+    chrono::DateTime::parse_from_rfc3339(rfc3339).ok()?.timestamp_nanos_opt()?.try_into().ok()
 }
 
 /// The time that the server writes as `rfc3339`.

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
+pub(crate) use self::table::{About, Doubt};
 use self::table::{Answer, Pending, Table};
 use crate::counters::Counters;
 use crate::link::{Link, Refusal};
@@ -96,6 +97,8 @@ struct Shared {
     work: Notify,
     /// Something was settled.
     confirmed: Notify,
+    /// Something is to be looked up before it is sent.
+    doubted: Notify,
     /// How many questions in a row were not answered in time, with no answer to any other in between.
     unheard: AtomicU32,
     counters: Arc<Counters>,
@@ -124,6 +127,7 @@ impl Exchange {
             table: Mutex::new(Table::new(resend_after)),
             work: Notify::new(),
             confirmed: Notify::new(),
+            doubted: Notify::new(),
             unheard: AtomicU32::new(0),
             counters,
         });
@@ -190,13 +194,15 @@ impl Exchange {
         }
     }
 
-    /// Sends `payload` to `subject`, again and again until it is confirmed. Waits for nothing.
-    pub(crate) fn settle(&self, subject: Subject, payload: Bytes) {
+    /// Sends `payload` to `subject`, again and again until it is confirmed, and then stores `then`, if there is such, in
+    /// the same way. Waits for nothing.
+    pub(crate) fn settle(&self, subject: Subject, payload: Bytes, about: About, then: Option<Part>) {
         let part = Part { subject, headers: None, payload };
         // A closed connection settles nothing more: what it held comes again when its lease is over.
         let mut table = self.shared.table.lock();
         let gathered = table.gathers_until(Instant::now()).is_some();
-        let added = table.add(Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle)).is_ok();
+        let settling = Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle);
+        let added = table.add(settling.about(about).then(then)).is_ok();
         // One among those that wait for more changes nothing.
         if added && !(gathered && table.gathers_until(Instant::now()).is_some()) {
             drop(table);
@@ -205,13 +211,51 @@ impl Exchange {
     }
 
     /// Sends `payload` to `subject` once, if the link is up. Waits for nothing.
-    pub(crate) fn tell(&self, subject: Subject, payload: Bytes) {
+    pub(crate) fn tell(&self, subject: Subject, payload: Bytes, about: About) {
         if self.shared.link.watch().borrow().up {
             let part = Part { subject, headers: None, payload };
-            if self.shared.table.lock().add(Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::None)).is_ok() {
+            let telling = Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::None).about(about);
+            if self.shared.table.lock().add(telling).is_ok() {
                 self.shared.work.notify_one();
             }
         }
+    }
+
+    /// What waits until its message was looked up, as soon as there is something; and the
+    /// generation of the link.
+    pub(crate) async fn doubts(&self) -> (Vec<Doubt>, u64) {
+        loop {
+            let doubted = self.shared.doubted.notified();
+            tokio::pin!(doubted);
+            // Listening starts before looking.
+            doubted.as_mut().enable();
+            let (doubts, generation) = {
+                let table = self.shared.table.lock();
+                (table.doubts(), table.generation())
+            };
+            if !doubts.is_empty() {
+                return (doubts, generation);
+            }
+            doubted.await;
+        }
+    }
+
+    /// The message of `doubt` was looked up in `generation`: whether it is still stored.
+    pub(crate) fn looked_up(&self, doubt: Doubt, generation: u64, stored: bool) {
+        let ended = {
+            let mut table = self.shared.table.lock();
+            match stored {
+                true => {
+                    table.is_stored(doubt, generation);
+                    false
+                }
+                false => table.is_gone(doubt, generation),
+            }
+        };
+        if ended {
+            self.shared.confirmed.notify_waiters();
+        }
+        self.shared.work.notify_one();
     }
 
     /// How many settlements, sent to a subject that has `part` in it, the server ignores. They are sent
@@ -230,10 +274,12 @@ impl Exchange {
         self.until(|table| table.unsettled() < most).await;
     }
 
-    /// Waits until everything that was settled so far is confirmed.
-    pub(crate) async fn settled(&self) {
+    /// Waits until everything that was settled so far has ended: whether all of it was confirmed, since this was last
+    /// asked.
+    pub(crate) async fn settled(&self) -> bool {
         let mark = self.shared.table.lock().mark();
         self.until(|table| table.settled_before(mark)).await;
+        self.shared.table.lock().take_lost() == 0
     }
 
     async fn until(&self, done: impl Fn(&Table) -> bool) {
@@ -298,8 +344,12 @@ impl Shared {
             self.unheard.store(0, Ordering::Release);
         }
         let Some(id) = message.subject.strip_prefix(self.inbox.as_str()).and_then(|id| id.parse().ok()) else { return };
-        if self.table.lock().answered(id, message) {
+        let mut table = self.table.lock();
+        if table.answered(id, message) {
             self.confirmed.notify_waiters();
+        }
+        if table.has_more_to_send() {
+            self.work.notify_one();
         }
     }
 
@@ -394,10 +444,15 @@ async fn write(shared: Arc<Shared>) {
             let (mut table, now) = (shared.table.lock(), Instant::now());
             table.at_generation(state.generation);
             table.send_due(now);
-            match table.gathers_until(now) {
+            let doubts = table.doubt_count();
+            let next = match table.gathers_until(now) {
                 Some(until) => (None, table.has_timed(), until - now),
                 None => (table.next(now), table.has_timed(), TICK),
+            };
+            if table.doubt_count() > doubts {
+                shared.doubted.notify_waiters();
             }
+            next
         };
         if let Some(next) = next {
             if next.again {

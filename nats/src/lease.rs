@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use bytes::Bytes;
-use wf_broker::Lease;
+use wf_broker::{BoxFuture, Lease, LogEnd};
 
 use crate::connection::Connection;
-use crate::consume::Origin;
-use crate::exchange::ACK;
+use crate::doubt::is_stored;
+use crate::exchange::{ACK, About, Part};
+use crate::layout::Layout;
+use crate::outcome_log::end_of;
 
 /// The hold on one delivery.
 pub(crate) struct NatsLease {
@@ -18,38 +20,55 @@ pub(crate) struct NatsLease {
     connection: Arc<Connection>,
     /// Where JetStream hears of this delivery.
     reply: Subject,
-    origin: Origin,
+    about: About,
+    /// What ends of logs are made with.
+    ends: Arc<Ends>,
     settled: AtomicBool,
 }
 
+/// Where logs end, and for how long that is remembered at least.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) layout: Layout,
+    pub(crate) window: Duration,
+}
+
 impl NatsLease {
-    pub(crate) fn new(connection: Arc<Connection>, reply: Subject, origin: Origin) -> Self {
-        Self { connection, reply, origin, settled: AtomicBool::new(false) }
+    pub(crate) fn new(connection: Arc<Connection>, reply: Subject, about: About, ends: Arc<Ends>) -> Self {
+        Self { connection, reply, about, ends, settled: AtomicBool::new(false) }
     }
 
-    /// Settles it, if it was not before: whether it was not.
-    fn settle(&self, how: Bytes) -> bool {
+    /// Settles it, if it was not before, and stores `then` once that is confirmed: whether it was not.
+    fn settle(&self, how: Bytes, then: Option<Part>) -> bool {
         let first = !self.settled.swap(true, Ordering::AcqRel);
         if first {
             self.connection.counters.settled.add(1);
-            self.connection.exchange.settle(self.reply.clone(), how);
+            self.connection.exchange.settle(self.reply.clone(), how, self.about, then);
         }
         first
     }
 }
 
 impl Lease for NatsLease {
-    fn ack(&self) {
-        if self.settle(Bytes::from_static(ACK)) {
-            self.connection.acked.remember(self.origin);
+    fn ack(&self, end: Option<LogEnd>) {
+        let then = end.map(|end| end_of(&self.ends.layout, &end, self.ends.window));
+        if self.settle(Bytes::from_static(ACK), then) {
+            self.connection.acked.remember(self.about.origin);
         }
+    }
+
+    fn stored(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let stored = is_stored(&self.connection, &self.ends.layout, self.about.origin).await;
+            stored.map_err(|error| error.into_broker("look for a message"))
+        })
     }
 
     fn renew(&self) {
         // Nobody confirms a renewal: the next one comes long before the lease is over.
         if !self.settled.load(Ordering::Acquire) {
             self.connection.counters.renewed.add(1);
-            self.connection.exchange.tell(self.reply.clone(), Bytes::from_static(b"+WPI"));
+            self.connection.exchange.tell(self.reply.clone(), Bytes::from_static(b"+WPI"), self.about);
         }
     }
 
@@ -58,6 +77,6 @@ impl Lease for NatsLease {
             0 => Bytes::from_static(b"-NAK"),
             nanos => format!("-NAK {{\"delay\":{nanos}}}").into(),
         };
-        self.settle(how);
+        self.settle(how, None);
     }
 }

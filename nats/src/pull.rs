@@ -12,13 +12,14 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::sync::watch;
 use wf_broker::Delivery;
-use wf_schema::{Lane, Millis};
+use wf_schema::Lane;
 
 use crate::broker::round_trip_within;
 use crate::connection::Connection;
 use crate::consume::{Origin, delivery};
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
+use crate::lease::Ends;
 use crate::link::LinkState;
 use crate::source::Flow;
 use crate::uptime::Counted;
@@ -44,7 +45,7 @@ pub(crate) struct Leg {
     pub(crate) lane: Lane,
     pub(crate) connection: Arc<Connection>,
     pub(crate) consumers: Arc<LaneConsumers>,
-    pub(crate) layout: Layout,
+    pub(crate) ends: Arc<Ends>,
     /// The stream of the consumer.
     pub(crate) stream: String,
     pub(crate) flow: Arc<Flow>,
@@ -70,6 +71,8 @@ struct Pulls {
     not_before: Option<Instant>,
     /// The consumer was found to be gone.
     gone: bool,
+    /// The link's generation that they are of.
+    generation: u64,
     /// What is known of the consumer.
     counted: Counted,
     /// When the last delivery came.
@@ -104,7 +107,7 @@ impl Leg {
             let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
             self.flow.at_most(self.number, 0);
             self.flow.pulling(self.number, 0);
-            let counted = self.connection.counted(&self.layout, &self.stream, &self.lane).await;
+            let counted = self.connection.counted(&self.ends.layout, &self.stream, &self.lane).await;
             let pulls = Pulls {
                 answers,
                 inbox,
@@ -115,10 +118,11 @@ impl Leg {
                 heard: false,
                 not_before: None,
                 gone: false,
+                generation: state.generation,
                 counted,
                 delivered: None,
             };
-            if let Some(ended) = self.pull(pulls, &mut link, state.generation).await {
+            if let Some(ended) = self.pull(pulls, &mut link).await {
                 return ended;
             }
         }
@@ -126,12 +130,7 @@ impl Leg {
 
     /// Pulls until it has to begin anew (`None`), or until the source was stopped and the flow ended: see
     /// [`Leg::pull_on`].
-    async fn pull(
-        &self,
-        mut pulls: Pulls,
-        link: &mut watch::Receiver<LinkState>,
-        generation: u64,
-    ) -> Option<(Vec<Delivery>, bool)> {
+    async fn pull(&self, mut pulls: Pulls, link: &mut watch::Receiver<LinkState>) -> Option<(Vec<Delivery>, bool)> {
         let (mut more, mut anew) = (self.flow.more(), self.flow.anew());
         let mut beat = tokio::time::interval(self.heartbeat.min(self.lease / 3).max(Duration::from_millis(50)));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -161,10 +160,10 @@ impl Leg {
                     Some(message) => self.take(&mut pulls, message),
                     None => return None,
                 },
-                () = self.flow.stop.cancelled() => return Some(self.end(pulls, link, generation).await),
+                () = self.flow.stop.cancelled() => return Some(self.end(pulls, link).await),
                 _ = link.changed() => {
                     let state = *link.borrow_and_update();
-                    if state.generation != generation || state.closed {
+                    if state.generation != pulls.generation || state.closed {
                         return None;
                     }
                 }
@@ -257,7 +256,7 @@ impl Leg {
         if message.status.is_some() {
             return self.heard(pulls, &message);
         }
-        match self.owned(message, pulls.counted.since) {
+        match self.owned(message, pulls) {
             Came::Other => {}
             Came::Acked => {
                 pulls.brought_one();
@@ -274,20 +273,21 @@ impl Leg {
     }
 
     /// What `message` is.
-    fn owned(&self, message: Message, counts_since: Millis) -> Came {
+    fn owned(&self, message: Message, pulls: &Pulls) -> Came {
         if message.status.is_some() {
             return Came::Other;
         }
         let origin = message.reply.as_deref().and_then(Origin::of);
         self.connection.counters.delivered.add(1);
         self.connection.counters.delivered_bytes.add(message.payload.len() as u64);
-        let Some(mut delivery) = delivery(&self.layout, &self.lane, &self.connection, message) else { return Came::Other };
-        if delivery.stored_at <= counts_since {
+        let delivery = delivery(&self.ends, &self.lane, &self.connection, pulls.generation, message);
+        let Some(mut delivery) = delivery else { return Came::Other };
+        if delivery.stored_at <= pulls.counted.since {
             delivery.delivered = delivery.delivered.max(2);
         }
         if delivery.delivered > 1 && origin.is_some_and(|origin| self.connection.acked.knows(origin)) {
             // The server has forgotten that it was acknowledged here.
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             return Came::Acked;
         }
         Came::Delivery(delivery)
@@ -349,9 +349,8 @@ impl Leg {
     /// Where deliveries come by way of another server, which hears it first and drops what comes for nobody, a busy flow
     /// is first given some time to bring all that it was asked for. What is between the two servers after that waits
     /// for its lease.
-    async fn end(&self, mut pulls: Pulls, link: &mut watch::Receiver<LinkState>, generation: u64) -> (Vec<Delivery>, bool) {
+    async fn end(&self, mut pulls: Pulls, link: &mut watch::Receiver<LinkState>) -> (Vec<Delivery>, bool) {
         let mut late = Vec::new();
-        let since = pulls.counted.since;
         if pulls.sent.is_empty() {
             // It asks for nothing, and all that it asked for has come.
             return (late, true);
@@ -373,19 +372,19 @@ impl Leg {
         }
         // As long as what came first is owned. The answer waits behind deliveries, on a slow link for long.
         let patience = self.lease / 2;
-        let answered = round_trip_within(&self.connection, &self.layout, patience);
+        let answered = round_trip_within(&self.connection, &self.ends.layout, patience);
         tokio::pin!(answered);
         let sure = loop {
             tokio::select! {
                 biased;
                 message = pulls.answers.next() => match message {
-                    Some(message) => late.extend(self.owned(message, since).delivery()),
+                    Some(message) => late.extend(self.owned(message, &pulls).delivery()),
                     None => break false,
                 },
                 answer = &mut answered => break answer.is_ok(),
                 _ = link.changed() => {
                     let state = *link.borrow_and_update();
-                    if state.generation != generation || !state.up {
+                    if state.generation != pulls.generation || !state.up {
                         break false;
                     }
                 }
@@ -393,7 +392,7 @@ impl Leg {
         };
         // The answer came by another way than the deliveries before it, which are all here now.
         while let Some(Some(message)) = pulls.answers.next().now_or_never() {
-            late.extend(self.owned(message, since).delivery());
+            late.extend(self.owned(message, &pulls).delivery());
         }
         (late, sure)
     }

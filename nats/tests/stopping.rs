@@ -83,7 +83,7 @@ async fn stops_in_full_flow(delay: Duration, connections: usize) {
         // Its pulls are open, and messages are on their way all the time.
         for _ in 0..100 {
             let delivery = next(&mut source, "in full flow").await;
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             taken.insert(delivery.bytes.clone());
         }
         let began = Instant::now();
@@ -99,7 +99,7 @@ async fn stops_in_full_flow(delay: Duration, connections: usize) {
             late += u64::from(delivery.delivered > 1);
             // Over several connections the server now and then counts one too many of what it could not deliver.
             assert!(delivery.delivered <= 2 || connections > 1, "it was delivered {} times", delivery.delivered);
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             assert!(left.remove(&delivery.bytes), "round {round}: {:?} came twice", delivery.bytes);
         }
         others.stop().await.unwrap();
@@ -129,7 +129,7 @@ async fn a_source_that_cannot_reach_the_server_says_that_more_may_come() {
     let mut source = yard.open(&yard.consumer).await;
     let stop = Arc::new(AtomicBool::new(false));
     let publishing = tokio::spawn(publish(yard.near.clone(), 0, stop.clone()));
-    next(&mut source, "at first").await.lease.ack();
+    next(&mut source, "at first").await.lease.ack(None);
     yard.proxy.hold(Way::Down);
     let began = Instant::now();
     assert!(source.stop().await.unwrap_err().is_retryable());
