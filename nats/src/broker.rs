@@ -239,7 +239,8 @@ pub(crate) async fn round_trip(connection: &Connection, layout: &Layout) -> Resu
 /// A round trip with `bytes` on the way there. What the server thinks of them does not matter: it answers, be it that
 /// it expected none.
 async fn carry(connection: &Connection, layout: &Layout, bytes: usize) -> Result<Duration> {
-    let subject = format!("$JS.API.DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
+    let subject = format!("DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
+    let subject = connection.api_subject(&subject);
     let sent = Instant::now();
     let answered = connection.ask(&subject, vec![b' '; bytes].into(), NobodyThere::AskAgain).await;
     answered.map(|_| sent.elapsed()).map_err(|error| error.into_broker("answer a ping"))

@@ -23,6 +23,8 @@ pub(crate) struct Connection {
     pub(crate) uptime: Uptime,
     /// The broker's, over all its connections.
     pub(crate) acked: Arc<AckedLately>,
+    /// The JetStream domain whose API is asked; `None` for that of the server at the other end.
+    domain: Option<Arc<str>>,
     link: Arc<Link>,
     /// The thread it lives on, if it has one of its own.
     home: Option<Arc<Home>>,
@@ -44,6 +46,7 @@ impl Connection {
             counters,
             uptime: Uptime::default(),
             acked: Arc::default(),
+            domain: None,
             link,
             home: None,
             unanswered: AtomicUsize::new(0),
@@ -54,6 +57,39 @@ impl Connection {
     pub(crate) fn sharing(mut self, acked: &Arc<AckedLately>) -> Self {
         self.acked = acked.clone();
         self
+    }
+
+    /// The same, asking the JetStream of `domain`.
+    pub(crate) fn in_domain(mut self, domain: Option<&str>) -> Self {
+        self.domain = domain.map(Into::into);
+        self
+    }
+
+    /// The JetStream domain that is asked, if one was configured.
+    pub(crate) fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
+    /// The JetStream domain of the server at the other end, if it has one.
+    pub(crate) fn own_domain(&self) -> Option<String> {
+        self.client.server_info().domain.filter(|domain| !domain.is_empty())
+    }
+
+    /// Where JetStream's API is asked `what`.
+    pub(crate) fn api_subject(&self, what: &str) -> String {
+        match &self.domain {
+            Some(domain) => format!("$JS.{domain}.API.{what}"),
+            None => format!("$JS.API.{what}"),
+        }
+    }
+
+    /// Where a message for `subject` is published. Keyed records do not pass from one domain to another by their own
+    /// subjects, but by the API's.
+    pub(crate) fn publish_subject(&self, subject: &str) -> String {
+        match &self.domain {
+            Some(_) if subject.starts_with("$KV.") => self.api_subject(subject),
+            _ => subject.to_owned(),
+        }
     }
 
     /// The same, keeping the thread that it lives on.

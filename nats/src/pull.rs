@@ -234,7 +234,8 @@ impl Leg {
         let reply = format!("{}.{}", pulls.inbox, pulls.next);
         pulls.next += 1;
         self.connection.counters.pulled.add(1);
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
+        let subject = format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
+        let subject = self.connection.api_subject(&subject);
         // A pull that could not be sent is as good as lost: the silence is noticed.
         self.connection.client.publish_with_reply(subject, reply, pull.to_string().into()).await.is_ok()
     }
