@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde_json::{Value, json};
 
-use crate::api::{ApiError, code};
+use crate::api::ApiError;
 use crate::connection::Connection;
-use crate::consume::{Origin, nanos};
-use crate::exchange::{Doubt, NobodyThere};
+use crate::consume::Origin;
+use crate::exchange::Doubt;
 use crate::layout::Layout;
 
 /// How many messages are looked up at once, at first and at most: each comes whole.
@@ -28,13 +27,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// what is gone.
 pub(crate) async fn is_stored(connection: &Connection, layout: &Layout, origin: Origin) -> Result<bool, ApiError> {
     let stream = if origin.later { &layout.later } else { &layout.jobs };
-    let request = json!({ "seq": origin.sequence });
-    let subject = format!("STREAM.MSG.GET.{stream}");
-    match connection.api_at_once::<Value>(&subject, &request, NobodyThere::AskAgain).await {
-        Ok(found) => Ok(found["message"]["time"].as_str().and_then(nanos) == Some(origin.stored_nanos)),
-        Err(error) if matches!(error.code(), Some(code::NO_MESSAGE | code::NO_SEQUENCE | code::STORE)) => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(connection.stored_nanos(stream, origin.sequence).await? == Some(origin.stored_nanos))
 }
 
 /// Looks up what is doubted, for as long as the connection is there.

@@ -42,6 +42,7 @@ mod records;
 mod schedule;
 mod setup;
 mod source;
+mod stale_logs;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod unserved;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wf_broker::{Broker as _, Consume as _, Control as _, DeadLetters as _, Key, KeyedRecords as _, Message, OutcomeLog as _};
-use wf_broker::{Publish as _, Schedule as _, Scheduled, Version};
+use wf_broker::{Publish as _, RunLog, Schedule as _, Scheduled, Version};
 use wf_nats::testing::{ServerOptions, TestLeaf, TestServer};
 use wf_nats::{Checkup, ConnectError, FactorySettings, NatsBroker, NatsOptions, OnDifference, SetupError, setup};
 use wf_schema::{BatchId, Lane, RunId, now};
@@ -68,7 +68,7 @@ async fn works(servers: &TestLeaf, domain: &str) {
         let delivery = tokio::time::timeout(PATIENCE, source.next()).await.expect("a delivery").unwrap();
         came.push(String::from_utf8(delivery.bytes.to_vec()).unwrap());
         delivery.lease.renew();
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     came.sort();
     assert_eq!(came, ["later", "one", "three", "two"]);
@@ -79,9 +79,11 @@ async fn works(servers: &TestLeaf, domain: &str) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    let (batch, run) = (BatchId::new(), RunId::new('j', 1));
-    broker.append(batch, run, Version::NONE, "record".into()).await.unwrap();
-    assert_eq!(broker.read(batch).await.unwrap().len(), 1);
+    let log = RunLog { batch: BatchId::new(), run: RunId::new('j', 1), message: "one".into() };
+    broker.append(log.clone(), Version::NONE, "record".into()).await.unwrap();
+    assert_eq!(broker.read_run(log.clone()).await.unwrap().records.len(), 1);
+    broker.publish_outcome(log.clone(), 0, "record".into()).await.unwrap();
+    assert_eq!(broker.read(log.batch).await.unwrap().len(), 1);
     let key = Key::new("record").unwrap();
     let revision = broker.create(key.clone(), "a".into(), None).await.unwrap();
     let revision = broker.update(key.clone(), revision, "b".into(), None).await.unwrap();
