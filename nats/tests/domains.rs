@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wf_broker::{Broker as _, Consume as _, Control as _, DeadLetters as _, Key, KeyedRecords as _, Message, OutcomeLog as _};
+use wf_broker::{
+    Broker as _, Consume as _, Control as _, DeadLetters as _, Key, KeyedRecords as _, Message, OutcomeLog as _, RunLog,
+};
 use wf_broker::{Publish as _, Schedule as _, Scheduled, Version};
 use wf_nats::testing::{ServerOptions, TestLeaf, TestServer};
 use wf_nats::{Checkup, ConnectError, FactorySettings, NatsBroker, NatsOptions, OnDifference, SetupError, setup};
@@ -68,7 +70,7 @@ async fn works(servers: &TestLeaf, domain: &str) {
         let delivery = tokio::time::timeout(PATIENCE, source.next()).await.expect("a delivery").unwrap();
         came.push(String::from_utf8(delivery.bytes.to_vec()).unwrap());
         delivery.lease.renew();
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     came.sort();
     assert_eq!(came, ["later", "one", "three", "two"]);
@@ -79,8 +81,11 @@ async fn works(servers: &TestLeaf, domain: &str) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    let (batch, run) = (BatchId::new(), RunId::new('j', 1));
-    broker.append(batch, run, Version::NONE, "record".into()).await.unwrap();
+    let batch = BatchId::new();
+    let log = RunLog { batch, run: RunId::new('j', 1), message: "one".into() };
+    let version = broker.append(log.clone(), Version::NONE, "record".into()).await.unwrap();
+    assert_eq!(broker.read_run(log.clone()).await.unwrap().version, version);
+    broker.publish_outcome(log, 0, "record".into()).await.unwrap();
     assert_eq!(broker.read(batch).await.unwrap().len(), 1);
     let key = Key::new("record").unwrap();
     let revision = broker.create(key.clone(), "a".into(), None).await.unwrap();
