@@ -23,6 +23,7 @@ mod old;
 mod plot;
 mod report;
 mod rounds;
+mod simulate;
 mod slow;
 mod sweep;
 mod work;
@@ -52,6 +53,10 @@ fn filter() -> tracing_subscriber::EnvFilter {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Bench::Simulate(args) = &cli.bench {
+        // Each history has a runtime of its own.
+        return simulate::simulate(args);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match cli.bench {
@@ -63,6 +68,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Bench::Slow(options) => Box::pin(slow::slow(&options)).await,
             Bench::Backlog(options) => Box::pin(backlog::backlog(&options)).await,
             Bench::Faults(args) => Box::pin(faults::faults(&args)).await,
+            Bench::Simulate(_) => Ok(()),
             Bench::Link(args) => Box::pin(link::link(&args)).await,
             Bench::Node(args) => Box::pin(node::node(&args)).await,
             Bench::FaultNode(args) => Box::pin(faults::node::node(&args)).await,

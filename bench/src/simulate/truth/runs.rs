@@ -1,0 +1,139 @@
+//! What runs: each attempt once, but for those that the promise excepts.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use wf_schema::{BatchId, JobId, Limits, Record, RunId, State};
+
+use super::{Start, Truth};
+
+/// The most often that one attempt may ever start: what comes back more often comes back for ever.
+const MOST_STARTS: usize = 12;
+
+impl Truth {
+    /// A message is on its way to a node.
+    pub(crate) fn delivered(&mut self, uid: u64, node: usize, life: u32) {
+        if let Some(message) = self.messages.get_mut(&uid) {
+            message.deliveries.push((Instant::now(), node, life));
+        }
+    }
+
+    /// A node was shown the log of a message, as it stood at `shown`.
+    pub(crate) fn looked(&mut self, uid: u64, node: usize, life: u32, shown: Instant) {
+        let looked = self.looked.entry((node, life, uid)).or_insert(shown);
+        *looked = shown.max(*looked);
+    }
+
+    /// A record stands in the log of a message.
+    pub(crate) fn appended(&mut self, uid: u64, bytes: &Bytes) {
+        let Ok(record) = Record::decode(bytes, &Limits::default()) else { return };
+        let now = Instant::now();
+        for outcome in record.iter() {
+            let attempt = self.attempts.entry((outcome.id(), outcome.attempt())).or_default();
+            attempt.records.push((uid, now, outcome.state()));
+            let tag = attempt.tag;
+            if outcome.state().is_final()
+                && let Some(tag) = self.tags.get_mut(&tag)
+            {
+                tag.ended = Some(outcome.state());
+            }
+        }
+    }
+
+    /// A handler begins: the message that it came with.
+    pub(crate) fn started(&mut self, job: JobId, number: u32, node: usize, life: u32) {
+        let now = Instant::now();
+        let Some(attempt) = self.attempts.get(&(job, number)) else {
+            return self.violated("unknown job", format!("{job} attempt {number} runs and was never stored"));
+        };
+        let came = |uid: &&u64| {
+            let deliveries = self.messages.get(uid).map(|message| &message.deliveries);
+            deliveries.is_some_and(|all| all.iter().any(|(_, n, l)| (*n, *l) == (node, life)))
+        };
+        let Some(message) = attempt.messages.iter().rev().find(came).copied() else {
+            return self.violated("unknown job", format!("{job} attempt {number} runs where it was not delivered"));
+        };
+        let start = Start { at: now, node, life, message };
+        let excused = self.tags.get(&attempt.tag).is_none_or(|tag| tag.excused);
+        if !excused {
+            self.judge(job, number, start);
+        }
+        if let Some(attempt) = self.attempts.get_mut(&(job, number)) {
+            attempt.starts.push(start);
+        }
+    }
+
+    /// Whether this start is one too many.
+    fn judge(&mut self, job: JobId, number: u32, start: Start) {
+        let Some(attempt) = self.attempts.get(&(job, number)) else { return };
+        let tag = attempt.tag;
+        // What it was shown of the log before it began.
+        let looked = self.looked.get(&(start.node, start.life, start.message));
+        let settled = attempt.records.iter().find(|(uid, at, _)| *uid == start.message && looked.is_some_and(|l| at < l));
+        if let Some((_, at, state)) = settled {
+            let ago = start.at.saturating_duration_since(*at).as_millis();
+            let detail = format!("job {tag} ({job}, attempt {number}) starts and is on record as {state:?} since {ago} ms");
+            return self.violated("settled runs again", detail);
+        }
+        if attempt.starts.len() + 1 > MOST_STARTS {
+            return self.violated("runs for ever", format!("job {tag} ({job}, attempt {number}) starts the {MOST_STARTS}th time"));
+        }
+        let Some(before) = attempt.starts.iter().rev().find(|before| before.message == start.message) else { return };
+        let (node, at) = (before.node, before.at);
+        let drained = self.drained(node, before.at, start.at);
+        if !drained && !self.disturbed(node, at, start.at) && !self.disturbed(start.node, at, start.at) {
+            let detail = format!("job {tag} ({job}, attempt {number}) starts again and nothing had happened to its executor");
+            self.violated("runs again", detail);
+        }
+    }
+
+    /// A handler ends.
+    pub(crate) fn ended(&mut self, job: JobId, number: u32, node: usize, life: u32, well: bool) {
+        if let Some(attempt) = self.attempts.get_mut(&(job, number)) {
+            attempt.ends.push((Instant::now(), node, life, well));
+        }
+    }
+
+    /// A message is removed because somebody acknowledged it: each of its jobs must have an end.
+    pub(crate) fn removed(&mut self, uid: u64) {
+        let now = Instant::now();
+        let Some(message) = self.messages.get_mut(&uid) else { return };
+        message.removed = Some(now);
+        let (jobs, id) = (message.jobs.clone(), message.id.clone());
+        for (job, number, tag) in jobs {
+            if self.tags.get(&tag).is_none_or(|tag| tag.excused) {
+                continue;
+            }
+            let Some(missing) = self.missing(job, number, uid) else { continue };
+            self.violated("acknowledged", format!("{id} is acknowledged, and job {tag} ({job}, attempt {number}) {missing}"));
+        }
+    }
+
+    /// What is missing before the message of this attempt may go.
+    fn missing(&self, job: JobId, number: u32, uid: u64) -> Option<&'static str> {
+        let attempt = self.attempts.get(&(job, number))?;
+        let Some((_, _, state)) = attempt.records.iter().rev().find(|(of, _, _)| *of == uid).or(attempt.records.last()) else {
+            let well = attempt.ends.iter().any(|(_, _, _, well)| *well);
+            return (!well).then_some("has neither a record nor completed");
+        };
+        match state {
+            State::Retryable => {
+                let next = self.attempts.get(&(job, number + 1)).is_some_and(|next| !next.messages.is_empty());
+                (!next).then_some("is to be tried again, and no message brings it back")
+            }
+            State::Moved => {
+                let moved = attempt.messages.iter().any(|other| *other > uid);
+                (!moved).then_some("was moved, and no message has it")
+            }
+            State::Discarded | State::Expired => (!attempt.buried).then_some("has died without a dead letter"),
+            _ => None,
+        }
+    }
+
+    /// The message that is stored as `run` of `batch`, of those that were not undone.
+    pub(crate) fn message_of(&self, batch: BatchId, run: RunId) -> Option<u64> {
+        let of = |message: &super::Message| {
+            message.run == Some(run) && !message.undone && message.jobs.iter().any(|(job, _, _)| job.batch == batch)
+        };
+        self.messages.iter().rev().find(|(_, message)| of(message)).map(|(uid, _)| *uid)
+    }
+}
