@@ -37,7 +37,7 @@ use crate::cli::{Bench, Cli};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter(&cli.bench)).with_writer(std::io::stderr).init();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,8 +48,10 @@ fn main() -> ExitCode {
 }
 
 /// `RUST_LOG`, or only what goes wrong; that a server which was killed cannot be reached is not.
-fn filter() -> tracing_subscriber::EnvFilter {
-    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error,async_nats=off".into())
+fn filter(bench: &Bench) -> tracing_subscriber::EnvFilter {
+    // In a simulation everything goes wrong all the time.
+    let usual = if matches!(bench, Bench::Simulate(_)) { "off" } else { "error,async_nats=off" };
+    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| usual.into())
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

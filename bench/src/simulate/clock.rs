@@ -38,7 +38,7 @@ pub(crate) fn begin(seed: u64) {
     BEGAN.set(Some(Instant::now()));
     SKEW.set(0);
     fastrand::seed(seed);
-    stand_in::set(Some(Box::new(Machine(RefCell::new(Rng::with_seed(seed ^ 0x4944_53))))));
+    stand_in::set(Some(Box::new(Machine(RefCell::new(Rng::with_seed(seed ^ 0x0049_4453))))));
 }
 
 /// It is over.

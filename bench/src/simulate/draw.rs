@@ -139,7 +139,7 @@ impl Draw {
 
     fn files(&mut self, setting: &mut Setting) {
         if self.rng.bool() {
-            setting.message_bytes = 4 << 10;
+            setting.message_bytes = 16 << 10;
             setting.batch_jobs = self.rng.u32(4..20);
         }
         if self.rng.bool() {
@@ -149,7 +149,7 @@ impl Draw {
         let large = self.rng.bool();
         let jobs = (0..self.rng.u32(2..30)).map(|_| {
             let spec = self.spec(place);
-            Spec { size: if large { self.rng.u32(300..2_000) } else { spec.size }, delay_s: 0, ..spec }
+            Spec { size: if large { self.rng.u32(500..4_000) } else { spec.size }, delay_s: 0, ..spec }
         });
         let jobs = jobs.collect();
         let mut kills = self.kills();

@@ -100,6 +100,12 @@ pub(crate) struct Truth {
     /// What disturbed a node, or all of them.
     disturbances: Vec<(Instant, Option<usize>)>,
     drains: Vec<(Instant, usize)>,
+    /// When runs of files ended.
+    ends: Vec<(Instant, usize)>,
+    /// What began again for no reason that is known yet: where and when it had begun, and what to say.
+    unexplained: Vec<(usize, Instant, Start, String)>,
+    /// Who was told that another has taken which message over.
+    fenced: Vec<(Instant, usize, u64)>,
     /// How long ids are remembered.
     window: std::time::Duration,
     /// When ids of the dedup window were forgotten.
@@ -116,6 +122,9 @@ impl Truth {
             looked: BTreeMap::new(),
             disturbances: Vec::new(),
             drains: Vec::new(),
+            ends: Vec::new(),
+            unexplained: Vec::new(),
+            fenced: Vec::new(),
             window,
             forgotten: Vec::new(),
             violations: Vec::new(),
@@ -164,6 +173,11 @@ impl Truth {
     /// A node is asked to stop: from now on it gives things back.
     pub(crate) fn drains(&mut self, node: usize, at: Instant) {
         self.drains.push((at, node));
+    }
+
+    /// The run of a file ends.
+    pub(crate) fn ends(&mut self, node: usize, at: Instant) {
+        self.ends.push((at, node));
     }
 
     /// A message is back that had been acknowledged.

@@ -140,7 +140,7 @@ impl World {
             sessions: BTreeMap::new(),
             mishaps: Vec::new(),
             hits: BTreeMap::new(),
-            rng: Rng::with_seed(history.seed ^ 0x574f_524c_44),
+            rng: Rng::with_seed(history.seed ^ 0x0057_4f52_4c44),
             trace: Trace { sum: 0, text: text.then(Vec::new) },
             down: None,
             epoch: 0,

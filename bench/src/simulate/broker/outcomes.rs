@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use wf_broker::{BoxFuture, Hint, LoggedRecord, OutcomeLog, Version};
+use wf_broker::{BoxFuture, BrokerError, Hint, LoggedRecord, OutcomeLog, Version};
 use wf_schema::{BatchId, RunId};
 
 use super::super::history::Op;
@@ -16,8 +16,14 @@ impl OutcomeLog for Session {
     fn append(&self, batch: BatchId, run: RunId, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
         Box::pin(async move {
             self.ask(Op::Append, hash(&(batch, run, expected)), "append a record", |world, now| {
-                let version = world.server.append(batch, run, expected, bytes.clone(), now)?;
-                if let Some(uid) = world.truth.message_of(batch, run) {
+                let appended = world.server.append(batch, run, expected, bytes.clone(), now);
+                let message = world.truth.message_of(batch, run);
+                if let (Err(BrokerError::Fenced), Some(uid)) = (&appended, message) {
+                    world.hit("fenced");
+                    world.truth.fenced(uid, self.node);
+                }
+                let version = appended?;
+                if let Some(uid) = message {
                     world.truth.appended(uid, &bytes);
                     world.truth.looked(uid, self.node, self.life, now);
                 }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use wf_executor::ExecutorOptions;
 use wf_ingest::{Patience, Window};
@@ -58,6 +58,8 @@ pub(crate) async fn live(world: World, file: File) {
         };
         let pause = {
             let mut world = world.lock();
+            // At its end it gives back what it has begun of others' jobs.
+            world.truth.ends(node, Instant::now());
             if ended.is_none() && world.is_alive(node, life) {
                 world.hit("kill Run");
                 world.kill(node);

@@ -1,11 +1,16 @@
 //! How it all ended: nothing that was accepted has vanished.
 
-use super::{Truth, Way};
+use super::{Truth, Violation, Way};
 
 impl Truth {
     /// Looks at everything once the history is over and has healed.
     pub(crate) fn conclude(&mut self) {
         let mut lost = Vec::new();
+        for (node, at, start, detail) in std::mem::take(&mut self.unexplained) {
+            if !self.has_reason(node, at, start) {
+                self.violations.push(Violation { what: "runs again", detail });
+            }
+        }
         for (number, tag) in &self.tags {
             if tag.accepted.is_none() || tag.excused {
                 continue;

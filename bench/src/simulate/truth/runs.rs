@@ -5,9 +5,12 @@ use tokio::time::Instant;
 use wf_schema::{BatchId, JobId, Limits, Record, RunId, State};
 
 use super::{Start, Truth};
+use crate::simulate::clock;
 
 /// The most often that one attempt may ever start: what comes back more often comes back for ever.
 const MOST_STARTS: usize = 12;
+/// How long `wf run` may take from giving back what it has to its end.
+const WINDING_UP: std::time::Duration = std::time::Duration::from_secs(15);
 
 impl Truth {
     /// A message is on its way to a node.
@@ -37,6 +40,11 @@ impl Truth {
                 tag.ended = Some(outcome.state());
             }
         }
+    }
+
+    /// A node was told that another has taken a message over.
+    pub(crate) fn fenced(&mut self, uid: u64, node: usize) {
+        self.fenced.push((Instant::now(), node, uid));
     }
 
     /// A handler begins: the message that it came with.
@@ -78,12 +86,29 @@ impl Truth {
             return self.violated("runs for ever", format!("job {tag} ({job}, attempt {number}) starts the {MOST_STARTS}th time"));
         }
         let Some(before) = attempt.starts.iter().rev().find(|before| before.message == start.message) else { return };
-        let (node, at) = (before.node, before.at);
-        let drained = self.drained(node, before.at, start.at);
-        if !drained && !self.disturbed(node, at, start.at) && !self.disturbed(start.node, at, start.at) {
-            let detail = format!("job {tag} ({job}, attempt {number}) starts again and nothing had happened to its executor");
-            self.violated("runs again", detail);
+        // A zombie may have had it for long before it began.
+        let came = |start: &Start| {
+            let deliveries = self.messages.get(&start.message).map(|message| message.deliveries.as_slice()).unwrap_or_default();
+            let to = |(at, node, life): &&(Instant, usize, u32)| *at <= start.at && (*node, *life) == (start.node, start.life);
+            deliveries.iter().rev().find(to).map_or(start.at, |(at, _, _)| *at)
+        };
+        let (node, at) = (before.node, before.at.min(came(before)).min(came(&start)));
+        if !self.has_reason(node, at, start) {
+            let ms = clock::elapsed();
+            let detail = format!("at {ms} ms: job {tag} ({job}, attempt {number}) starts again, and nothing had happened to its executor");
+            self.unexplained.push((node, at, start, detail));
         }
+    }
+
+    /// Whether there is a reason why what `node` began at `at` is begun again.
+    pub(super) fn has_reason(&self, node: usize, at: Instant, start: Start) -> bool {
+        // Who is fenced was overtaken; that, too, has its reasons, and they are looked at where the other began.
+        let fenced = self.fenced.iter().any(|(when, who, of)| *when >= at && (*who, *of) == (node, start.message));
+        fenced
+            || self.drained(node, at, start.at)
+            || self.disturbed(node, at, start.at)
+            || self.disturbed(start.node, at, start.at)
+            || self.ends.iter().any(|(when, who)| *who == node && (at..start.at + WINDING_UP).contains(when))
     }
 
     /// A handler ends.
@@ -111,7 +136,7 @@ impl Truth {
     /// What is missing before the message of this attempt may go.
     fn missing(&self, job: JobId, number: u32, uid: u64) -> Option<&'static str> {
         let attempt = self.attempts.get(&(job, number))?;
-        let Some((_, _, state)) = attempt.records.iter().rev().find(|(of, _, _)| *of == uid).or(attempt.records.last()) else {
+        let Some((_, _, state)) = attempt.records.iter().rev().find(|(of, _, _)| *of == uid) else {
             let well = attempt.ends.iter().any(|(_, _, _, well)| *well);
             return (!well).then_some("has neither a record nor completed");
         };
