@@ -95,8 +95,8 @@ pub(crate) struct Truth {
     pub(crate) tags: BTreeMap<u32, Tag>,
     pub(crate) attempts: BTreeMap<(JobId, u32), Attempt>,
     pub(crate) messages: BTreeMap<u64, Message>,
-    /// What a node has seen of a message's log: what stood there at that time.
-    looked: BTreeMap<(usize, u32, u64), Instant>,
+    /// When a node has last seen a message's log, and as it stood at what time.
+    looked: BTreeMap<(usize, u32, u64), (Instant, Instant)>,
     /// What disturbed a node, or all of them.
     disturbances: Vec<(Instant, Option<usize>)>,
     drains: Vec<(Instant, usize)>,

@@ -22,8 +22,7 @@ impl Truth {
 
     /// A node was shown the log of a message, as it stood at `shown`.
     pub(crate) fn looked(&mut self, uid: u64, node: usize, life: u32, shown: Instant) {
-        let looked = self.looked.entry((node, life, uid)).or_insert(shown);
-        *looked = shown.max(*looked);
+        self.looked.insert((node, life, uid), (Instant::now(), shown));
     }
 
     /// A record stands in the log of a message.
@@ -74,9 +73,10 @@ impl Truth {
     fn judge(&mut self, job: JobId, number: u32, start: Start) {
         let Some(attempt) = self.attempts.get(&(job, number)) else { return };
         let tag = attempt.tag;
-        // What it was shown of the log before it began.
-        let looked = self.looked.get(&(start.node, start.life, start.message));
-        let settled = attempt.records.iter().find(|(uid, at, _)| *uid == start.message && looked.is_some_and(|l| at < l));
+        // What it was shown of the log, since it has the message, before it began.
+        let came = self.came(&start).last().unwrap_or(start.at);
+        let looked = self.looked.get(&(start.node, start.life, start.message)).filter(|(when, _)| *when >= came);
+        let settled = attempt.records.iter().find(|(uid, at, _)| *uid == start.message && looked.is_some_and(|(_, l)| at < l));
         if let Some((_, at, state)) = settled {
             let ago = start.at.saturating_duration_since(*at).as_millis();
             let detail = format!("job {tag} ({job}, attempt {number}) starts and is on record as {state:?} since {ago} ms");
@@ -87,17 +87,20 @@ impl Truth {
         }
         let Some(before) = attempt.starts.iter().rev().find(|before| before.message == start.message) else { return };
         // A zombie may have had it for long before it began.
-        let came = |start: &Start| {
-            let deliveries = self.messages.get(&start.message).map(|message| message.deliveries.as_slice()).unwrap_or_default();
-            let to = |(at, node, life): &&(Instant, usize, u32)| *at <= start.at && (*node, *life) == (start.node, start.life);
-            deliveries.iter().rev().find(to).map_or(start.at, |(at, _, _)| *at)
-        };
-        let (node, at) = (before.node, before.at.min(came(before)).min(came(&start)));
+        let first = |start: &Start| self.came(start).next().unwrap_or(start.at);
+        let (node, at) = (before.node, first(before).min(first(&start)));
         if !self.has_reason(node, at, start) {
             let ms = clock::elapsed();
             let detail = format!("at {ms} ms: job {tag} ({job}, attempt {number}) starts again, and nothing had happened to its executor");
             self.unexplained.push((node, at, start, detail));
         }
+    }
+
+    /// When the message of this start came to whoever made it.
+    fn came(&self, start: &Start) -> impl Iterator<Item = Instant> {
+        let deliveries = self.messages.get(&start.message).map(|message| message.deliveries.as_slice()).unwrap_or_default();
+        let Start { at, node, life, .. } = *start;
+        deliveries.iter().filter(move |(when, n, l)| *when <= at && (*n, *l) == (node, life)).map(|(when, _, _)| *when)
     }
 
     /// Whether there is a reason why what `node` began at `at` is begun again.
