@@ -24,6 +24,7 @@ fn options() -> EmbeddedOptions {
     EmbeddedOptions::default()
         .lease(Duration::from_secs(1))
         .and_then(|options| options.lane_bytes(FILL.messages as u64 * weight))
+        .and_then(|options| options.dead_bytes(1 << 20))
         .unwrap()
 }
 

@@ -20,6 +20,7 @@ async fn memory() -> Memory {
     let options = EmbeddedOptions::default()
         .lease(Duration::from_secs(1))
         .and_then(|options| options.lane_bytes(FILL.messages as u64 * weight))
+        .and_then(|options| options.dead_bytes(1 << 20))
         .unwrap();
     Memory(Embedded::memory(options).unwrap())
 }

@@ -43,6 +43,7 @@ mod setup;
 mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unserved;
 mod uptime;
 
 pub use broker::NatsBroker;
