@@ -170,7 +170,8 @@ async fn tend(world: World) {
             let up = world.down.filter(|until| *until > now);
             let cuts = world.nodes.iter().filter_map(|node| node.cut.map(|(_, until)| until)).filter(|until| *until > now).min();
             let event = world.server.next_event(now, wall).map(|at| up.map_or(at, |up| at.max(up)));
-            event.into_iter().chain(cuts).chain(up).min()
+            let owed = world.sources.values().filter_map(|source| source.owed.front()).map(|(at, _)| *at).filter(|at| *at > now).min();
+            event.into_iter().chain(cuts).chain(owed).chain(up).min()
         };
         match next {
             Some(at) => tokio::select! {
@@ -192,6 +193,7 @@ fn turn(world: &mut Inner, now: Instant) {
         world.truth.fired(uid, run);
         world.hit("schedule fired");
     }
+    world.ask_again(now);
     for lane in world.server.lanes() {
         pump(world, &lane, now);
     }

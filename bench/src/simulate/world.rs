@@ -90,6 +90,8 @@ pub(crate) struct Source {
     pub(crate) lane: Lane,
     pub(crate) messages: usize,
     pub(crate) bytes: isize,
+    /// Credit for deliveries that were lost: the client asks for them again once it notices.
+    pub(crate) owed: VecDeque<(Instant, usize)>,
     /// On their way to it.
     pub(crate) inbox: VecDeque<(Instant, Mail)>,
     pub(crate) news: Arc<Notify>,
@@ -116,6 +118,17 @@ pub(crate) struct Trace {
     pub(crate) text: Option<Vec<String>>,
 }
 
+impl Mail {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Delivery(delivery) => delivery.bytes.len(),
+            Self::Crash => 0,
+        }
+    }
+}
+
+/// How long it takes until a client notices that something it asked for is lost.
+pub(crate) const NOTICED: Duration = Duration::from_secs(1);
 /// How long a node that is cut off is still sent deliveries.
 const UNNOTICED: Duration = Duration::from_secs(2);
 
@@ -309,11 +322,27 @@ impl Inner {
         }
     }
 
+    /// Clients ask again for what was lost.
+    pub(crate) fn ask_again(&mut self, now: Instant) {
+        let reached: Vec<usize> = (0..self.nodes.len()).filter(|node| self.reaches(*node, now)).collect();
+        for source in self.sources.values_mut().filter(|source| reached.contains(&source.node)) {
+            while source.owed.front().is_some_and(|(at, _)| *at <= now) {
+                if let Some((_, bytes)) = source.owed.pop_front() {
+                    source.messages += 1;
+                    source.bytes += bytes as isize;
+                }
+            }
+        }
+    }
+
     /// All connections break.
     pub(crate) fn break_connections(&mut self) {
         self.epoch += 1;
+        let soon = Instant::now() + NOTICED;
         for source in self.sources.values_mut() {
-            source.inbox.clear();
+            for (_, mail) in std::mem::take(&mut source.inbox) {
+                source.owed.push_back((soon, mail.bytes()));
+            }
         }
         for watcher in self.watchers.values_mut() {
             watcher.hints.clear();

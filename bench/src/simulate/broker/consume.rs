@@ -12,7 +12,7 @@ use wf_schema::{Lane, RunId};
 
 use super::super::breaks::Break;
 use super::super::history::{Mishap, Op};
-use super::super::world::{Inner, Mail, Source, ms};
+use super::super::world::{Inner, Mail, NOTICED, Source, ms};
 use super::settle::Hold;
 use super::{Session, fallback};
 
@@ -24,9 +24,9 @@ impl Consume for Session {
                 .ask(Op::Other, 3, "open a lane", |world, _| {
                     let number = world.number();
                     world.sessions.insert((self.node, self.life), self.me.clone());
-                    let (messages, bytes, inbox) = (0, 0, VecDeque::new());
+                    let (messages, bytes, inbox, owed) = (0, 0, VecDeque::new(), VecDeque::new());
                     let (node, life, news) = (self.node, self.life, news.clone());
-                    world.sources.insert(number, Source { node, life, lane: lane.clone(), messages, bytes, inbox, news });
+                    world.sources.insert(number, Source { node, life, lane: lane.clone(), messages, bytes, owed, inbox, news });
                     Ok(number)
                 })
                 .await?;
@@ -106,6 +106,7 @@ impl DeliverySource for Flow {
             let mut world = self.session.world.lock();
             let Some(source) = world.sources.get_mut(&self.number) else { return };
             (source.messages, source.bytes) = (0, 0);
+            source.owed.clear();
             std::mem::take(&mut source.inbox)
         };
         self.give_back(inbox);
@@ -207,7 +208,9 @@ pub(crate) fn send(world: &mut Inner, run: RunId, number: u64, now: Instant) {
     let Some(source) = world.sources.get_mut(&number) else { return };
     source.messages -= 1;
     source.bytes -= kept.bytes.len() as isize;
-    if !lost {
+    if lost {
+        source.owed.push_back((now + NOTICED, kept.bytes.len()));
+    } else {
         let mail = match mishap {
             Some(Mishap::CrashBefore | Mishap::CrashAfter) => Mail::Crash,
             _ => Mail::Delivery(Box::new(delivery)),

@@ -28,6 +28,9 @@ pub(crate) async fn live(world: World, node: usize) {
     loop {
         let (life, died, orders) = {
             let mut world = world.lock();
+            if world.closing {
+                return;
+            }
             let life = world.begin(node);
             (life, world.nodes[node].died.clone(), world.nodes[node].ordered.clone())
         };
