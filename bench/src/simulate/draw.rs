@@ -50,6 +50,7 @@ impl Draw {
             lane_messages: *pick(rng, &[1_000, 1_000, 12]),
             copies: *pick(rng, &[100_000, 100_000, 8]),
             batch_jobs: rng.u32(1..=6),
+            quick_ms: None,
         }
     }
 
@@ -169,6 +170,7 @@ impl Draw {
         setting.turns = 1;
         setting.latency_ms = 1;
         setting.lane_messages = 1_000;
+        setting.quick_ms = Some(20_000);
         let place = Place { queue: 1, priority: 2 };
         for n in 0..self.rng.u32(20..40) {
             let job = Spec { ms: self.rng.u32(1_000..4_000), fails: 0, delay_s: 0, size: 0, ..self.spec(place) };

@@ -37,6 +37,8 @@ pub(crate) struct Setting {
     pub(crate) copies: u32,
     /// The most jobs in a batch of a file.
     pub(crate) batch_jobs: u32,
+    /// How long quick jobs may wait, in histories in which only other lanes could hold them up.
+    pub(crate) quick_ms: Option<u32>,
 }
 
 /// One thing that happens.
@@ -210,8 +212,9 @@ impl Mishap {
 
 impl Place {
     /// The queues there are. `quick` has short jobs only; nothing that happens elsewhere may hold it up.
-    pub(crate) const QUEUES: [&'static str; 3] = ["default", "slow", "quick"];
+    pub(crate) const QUEUES: [&'static str; 3] = ["default", "slow", Self::QUICK_NAME];
     pub(crate) const QUICK: u8 = 2;
+    pub(crate) const QUICK_NAME: &'static str = "quick";
 
     pub(crate) fn queue(self) -> &'static str {
         Self::QUEUES[usize::from(self.queue) % Self::QUEUES.len()]

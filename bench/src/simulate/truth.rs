@@ -8,6 +8,7 @@ mod storing;
 pub(crate) use storing::Args;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use wf_schema::{JobId, Lane, RunId, State};
@@ -107,14 +108,16 @@ pub(crate) struct Truth {
     /// Who was told that another has taken which message over.
     fenced: Vec<(Instant, usize, u64)>,
     /// How long ids are remembered.
-    window: std::time::Duration,
+    window: Duration,
+    /// How long quick jobs may wait at most, if the history is one that tells.
+    patience: Option<Duration>,
     /// When ids of the dedup window were forgotten.
     forgotten: Vec<Instant>,
     pub(crate) violations: Vec<Violation>,
 }
 
 impl Truth {
-    pub(crate) fn new(window: std::time::Duration) -> Self {
+    pub(crate) fn new(window: Duration, patience: Option<Duration>) -> Self {
         Self {
             tags: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -126,6 +129,7 @@ impl Truth {
             unexplained: Vec::new(),
             fenced: Vec::new(),
             window,
+            patience,
             forgotten: Vec::new(),
             violations: Vec::new(),
         }

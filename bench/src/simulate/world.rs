@@ -146,7 +146,7 @@ impl World {
             setting,
             breaks,
             server: Server::new(bounds),
-            truth: Truth::new(ms(history.setting.dedup_ms)),
+            truth: Truth::new(ms(history.setting.dedup_ms), history.setting.quick_ms.map(ms)),
             nodes: Vec::new(),
             sources: BTreeMap::new(),
             watchers: BTreeMap::new(),

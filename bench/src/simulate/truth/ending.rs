@@ -1,8 +1,26 @@
 //! How it all ended: nothing that was accepted has vanished.
 
 use super::{Truth, Violation, Way};
+use crate::simulate::history::Place;
 
 impl Truth {
+    /// Quick jobs that were kept waiting by what has nothing to do with them.
+    fn late(&self) -> Vec<(&'static str, String)> {
+        let Some(patience) = self.patience else { return Vec::new() };
+        let mut late = Vec::new();
+        for message in self.messages.values().filter(|message| message.lane.queue.as_str() == Place::QUICK_NAME) {
+            let Some((job, number, tag)) = message.jobs.first() else { continue };
+            let start = self.attempts.get(&(*job, *number)).and_then(|attempt| attempt.starts.first());
+            let Some(start) = start.filter(|_| message.run.is_some() && message.birth) else { continue };
+            let since = self.disturbances.iter().map(|(at, _)| *at).filter(|at| *at <= start.at).max();
+            let waited = start.at.saturating_duration_since(since.map_or(message.at, |since| since.max(message.at)));
+            if waited > patience {
+                late.push(("lane blocked", format!("job {tag} of {} waited {} ms", message.lane, waited.as_millis())));
+            }
+        }
+        late
+    }
+
     /// Looks at everything once the history is over and has healed.
     pub(crate) fn conclude(&mut self) {
         let mut lost = Vec::new();
@@ -29,6 +47,7 @@ impl Truth {
                 lost.push(("condemned", format!("job {number} is a dead letter and was never run")));
             }
         }
+        lost.extend(self.late());
         for (what, detail) in lost {
             self.violated(what, detail);
         }

@@ -56,7 +56,12 @@ impl Truth {
             let deliveries = self.messages.get(uid).map(|message| &message.deliveries);
             deliveries.is_some_and(|all| all.iter().any(|(_, n, l)| (*n, *l) == (node, life)))
         };
-        let Some(message) = attempt.messages.iter().rev().find(came).copied() else {
+        // If several messages bring it there, each of them is begun once before any is begun again.
+        let begun = |uid: &&u64| {
+            let here = |start: &&Start| (start.node, start.life, start.message) == (node, life, **uid);
+            attempt.starts.iter().filter(here).count()
+        };
+        let Some(message) = attempt.messages.iter().rev().filter(came).min_by_key(begun).copied() else {
             return self.violated("unknown job", format!("{job} attempt {number} runs where it was not delivered"));
         };
         let start = Start { at: now, node, life, message };
