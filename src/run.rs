@@ -20,9 +20,9 @@ mod summary;
 
 pub use counts::Counts;
 pub use journal::{Earlier, JournalError};
-pub use pipeline::{RunError, RunOptions, run};
 #[doc(hidden)]
 pub use pipeline::run_here;
+pub use pipeline::{RunError, RunOptions, run};
 #[doc(hidden)]
 pub use results::Outlet;
 pub use results::ResultsError;

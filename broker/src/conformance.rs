@@ -115,6 +115,12 @@ macro_rules! conformance_tests {
                 of_many_writers_one_wins,
                 runs_and_batches_are_independent,
                 reading_gives_all_runs_in_order,
+                a_log_gives_its_records_and_says_where_it_stands,
+                an_outcome_published_again_is_shown_once,
+                a_log_stands_whatever_the_outcomes_do,
+                a_log_that_has_ended_takes_nothing_more,
+                what_has_ended_elsewhere_is_not_ended,
+                a_message_is_told_to_be_stored_until_it_is_gone,
                 a_record_too_large_is_refused,
                 a_watch_tells_of_a_change,
                 a_watch_is_of_its_batch,
@@ -188,6 +194,7 @@ macro_rules! conformance_restart_tests {
                 ];
                 outcome_log: [
                     the_log_stands_after_a_restart,
+                    a_log_stands_whatever_the_outcomes_do_over_a_restart,
                 ];
                 records: [
                     records_stand_after_a_restart,

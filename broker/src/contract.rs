@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use consume::{Consume, Delivery, DeliverySource, Fired, Lease};
 pub use control::{Control, LaneStats, Unserved};
 pub use dead::{Buried, DeadLetters, DeadPage, DeadStats};
-pub use outcome_log::{Hint, LoggedRecord, OutcomeLog, Version};
+pub use outcome_log::{Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, RunLog, Version};
 pub use publish::{Message, Publish, Stored};
 pub use records::{Entry, KeyedRecords, Revision};
 pub use schedule::{Cron, Schedule, Scheduled};

@@ -12,6 +12,8 @@ use wf_broker::{Broker, Embedded, EmbeddedOptions};
 
 /// A lane is full with so many messages of so many bytes.
 const FILL: Fill = Fill { messages: 1_000, bytes: 1_024 };
+/// So many outcomes are kept.
+const OUTCOMES: usize = 500;
 
 struct Memory(Arc<dyn Broker>);
 
@@ -21,6 +23,7 @@ async fn memory() -> Memory {
         .lease(Duration::from_secs(1))
         .and_then(|options| options.lane_bytes(FILL.messages as u64 * weight))
         .and_then(|options| options.dead_bytes(1 << 20))
+        .and_then(|options| options.outcome_records(OUTCOMES as u64))
         .unwrap();
     Memory(Embedded::memory(options).unwrap())
 }
@@ -32,6 +35,10 @@ impl Rig for Memory {
 
     fn fill(&self) -> Fill {
         FILL
+    }
+
+    fn outcomes(&self) -> usize {
+        OUTCOMES
     }
 
     fn restart(&self, _: Duration) -> BoxFuture<'_, ()> {

@@ -84,10 +84,9 @@ impl Executor {
     ) -> Result<Self, ExecutorError> {
         let handlers = Handle::try_current().map_err(|_| ExecutorError::NoRuntime)?;
         let registry = registry.checked()?;
-        let lease = broker.lease();
         let queues = options.queues().to_vec();
         let node = Node::new(broker, registry, options, handlers);
-        home.spawn(node.renewals.clone().keep(lease));
+        home.spawn(node.renewals.clone().keep());
         home.spawn(distance::measure(node.clone()));
         home.spawn(run_times::share(node.clone()));
         let executor = Self { node, loops: TaskTracker::new(), home: Some(home) };
@@ -212,6 +211,7 @@ mod tests {
     fn most_granted(node: &Arc<Node>, desk: &Arc<Desk>, granted: &mut usize) -> usize {
         let delivery = Delivery {
             lane: desk.lane.clone(),
+            id: "".into(),
             bytes: Bytes::from(vec![0; 32 * KIB]),
             run: RunId::new('t', 1),
             delivered: 1,

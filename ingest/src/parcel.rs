@@ -140,7 +140,7 @@ impl Parcel {
 
     fn open(&mut self, id: BatchId, lane: &Lane, format: Format, due: Option<Millis>) -> usize {
         // The id's own time, so that the same plan gives the same message.
-        let header = Header { id, enqueued_at: id.millis(), due, format, hops: 0, trace: None };
+        let header = Header { id, enqueued_at: id.millis(), due, format, hops: 0, trace: None, remember: 0 };
         self.parts.push(Part { lane: lane.clone(), due, batch: BatchBuilder::new(header) });
         self.parts.len() - 1
     }

@@ -15,6 +15,9 @@ use wf_nats::{FactorySettings, NatsBroker, NatsOptions, OnDifference, setup};
 /// So many messages fill a lane.
 const LANE_MESSAGES: u32 = 800;
 
+/// So many outcomes are kept.
+const OUTCOMES: u32 = 500;
+
 /// A server of its own for each case.
 struct NatsRig {
     server: Arc<Mutex<TestServer>>,
@@ -28,6 +31,7 @@ async fn rig() -> NatsRig {
     settings.lease = Duration::from_secs(1);
     settings.lane_messages = LANE_MESSAGES;
     settings.dead_bytes = 1 << 20;
+    settings.results_messages = OUTCOMES;
     setup(&options, &settings, OnDifference::Refuse).await.unwrap();
     NatsRig { server: Arc::new(Mutex::new(server)), options }
 }
@@ -39,6 +43,10 @@ impl Rig for NatsRig {
 
     fn fill(&self) -> Fill {
         Fill { messages: LANE_MESSAGES as usize, bytes: 10 }
+    }
+
+    fn outcomes(&self) -> usize {
+        OUTCOMES as usize
     }
 
     fn restart(&self, down: Duration) -> BoxFuture<'_, ()> {

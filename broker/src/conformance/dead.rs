@@ -208,7 +208,7 @@ pub async fn the_oldest_make_room_when_the_store_is_full(rig: &dyn Rig) {
     let mut source = within("the lane opens", broker.lane(lane)).await.unwrap();
     source.grant(1, 1_024);
     let delivery = within("it is delivered", source.next()).await.unwrap();
-    delivery.lease.ack();
+    delivery.lease.ack(None);
 }
 
 /// A full store stays one over a restart: burying goes on.

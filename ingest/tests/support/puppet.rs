@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast};
-use wf_broker::{Entry, Key, LoggedRecord, Message, OutcomeLog as _, Scheduled, Version};
+use wf_broker::{Entry, Key, LoggedRecord, Message, OutcomeLog as _, RunLog, Scheduled, Version};
 use wf_schema::{Batch, BatchId, Format, JobId, Lane, Limits, RecordBuilder, RecordHeader, RunId};
 
 /// What is asked of a broker, as far as it can be told to fail.
@@ -145,7 +145,8 @@ impl Puppet {
             RecordHeader { batch, run, step: 0, writer: 1, executor, at: 1_795_323_672_000, lane: Lane::default(), format };
         let mut record = RecordBuilder::new(header);
         add(&mut record);
-        self.append(batch, run, Version::NONE, record.encode()).await.unwrap();
+        let log = RunLog { batch, run, message: "".into() };
+        self.append(log, Version::NONE, record.encode()).await.unwrap();
     }
 
     /// How many look at the log of outcomes as it changes.

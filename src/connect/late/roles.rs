@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use wf_broker::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeadStats, DeliverySource, Entry, Hint, Key,
-    KeyedRecords, LaneStats, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored, Unserved,
-    Version,
+    KeyedRecords, LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Revision, RunLog, Schedule,
+    Scheduled, Stored, Unserved, Version,
 };
-use wf_schema::{BatchId, Lane, Millis, Queue, RunId};
+use wf_schema::{BatchId, Lane, Millis, Queue};
 
 use super::Late;
 
@@ -64,8 +64,20 @@ impl Consume for Late {
 }
 
 impl OutcomeLog for Late {
-    fn append(&self, batch: BatchId, run: RunId, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
-        self.ask("append the record", move |broker| broker.append(batch, run, expected, bytes))
+    fn append(&self, log: RunLog, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
+        self.ask("append the record", move |broker| broker.append(log, expected, bytes))
+    }
+
+    fn read_run(&self, log: RunLog) -> BoxFuture<'_, LoggedRun> {
+        self.ask("read the records", move |broker| broker.read_run(log))
+    }
+
+    fn publish_outcome(&self, log: RunLog, step: u32, bytes: Bytes) -> BoxFuture<'_, ()> {
+        self.ask("publish the outcome", move |broker| broker.publish_outcome(log, step, bytes))
+    }
+
+    fn end(&self, end: LogEnd) -> BoxFuture<'_, ()> {
+        self.ask("end the log", move |broker| broker.end(end))
     }
 
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {

@@ -9,9 +9,10 @@ use futures::FutureExt;
 use tokio::sync::broadcast;
 use wf_broker::{
     BoxFuture, Broker, BrokerError, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeliverySource, Entry, Hint, Key,
-    KeyedRecords, LaneStats, LoggedRecord, Message, OutcomeLog, Publish, Result, Revision, Schedule, Scheduled, Stored, Version,
+    KeyedRecords, LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Result, Revision, RunLog, Schedule,
+    Scheduled, Stored, Version,
 };
-use wf_schema::{BatchId, Lane, Millis, Queue, RunId};
+use wf_schema::{BatchId, Lane, Millis, Queue};
 
 use super::{Fault, Op, Puppet};
 
@@ -161,7 +162,7 @@ impl KeyedRecords for Puppet {
 }
 
 impl OutcomeLog for Puppet {
-    fn append(&self, batch: BatchId, run: RunId, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
+    fn append(&self, RunLog { batch, run, .. }: RunLog, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
         async move {
             let version = Version(expected.0 + 1);
             self.store.lock().log.entry(batch).or_default().push(LoggedRecord { run, version, bytes });
@@ -169,6 +170,18 @@ impl OutcomeLog for Puppet {
             Ok(version)
         }
         .boxed()
+    }
+
+    fn read_run(&self, _: RunLog) -> BoxFuture<'_, LoggedRun> {
+        unasked("read_run")
+    }
+
+    fn publish_outcome(&self, _: RunLog, _: u32, _: Bytes) -> BoxFuture<'_, ()> {
+        unasked("publish_outcome")
+    }
+
+    fn end(&self, _: LogEnd) -> BoxFuture<'_, ()> {
+        unasked("end")
     }
 
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
