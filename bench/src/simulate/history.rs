@@ -113,6 +113,9 @@ pub(crate) enum Op {
     Append,
     Copy,
     Read,
+    ReadRun,
+    /// Ending the log of a run.
+    End,
     Trace,
     Create,
     Update,

@@ -14,7 +14,6 @@ use wf_broker::{BrokerError, Buried, Key, Scheduled, Stored};
 use wf_schema::{BatchId, Lane, Millis, Queue, RunId};
 
 pub(crate) use records::Written;
-pub(crate) use runs::Log;
 
 /// A stored message.
 #[derive(Clone, Debug)]
@@ -69,7 +68,7 @@ pub(crate) struct Server {
     sequences: BTreeMap<char, u64>,
     /// The ids that are remembered: since when, and of which message.
     ids: BTreeMap<String, (Instant, Option<RunId>)>,
-    pub(crate) logs: BTreeMap<(BatchId, RunId), Log>,
+    pub(crate) logs: BTreeMap<(BatchId, RunId), Vec<runs::Logged>>,
     /// What readers see of the logs, in the order of its writing, bounded.
     pub(crate) copies: VecDeque<runs::Copy>,
     pub(crate) keyed: BTreeMap<Key, Vec<Written>>,

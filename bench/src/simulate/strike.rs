@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::breaks::Break;
 use super::broker::{pump, send};
 use super::history::{Fault, Role};
 use super::play::lane;
@@ -51,8 +52,11 @@ pub(crate) fn strike(world: &World, fault: &Fault) {
         Fault::Lag { lag_ms, ms: time } => world.lag = Some((ms(lag_ms), now + ms(time))),
         Fault::Evict { left } => {
             let gone = world.server.evict(left.into());
-            for _ in 0..gone.min(1) {
+            if gone > 0 {
                 world.hit("records evicted");
+            }
+            if world.breaks.has(Break::A1) {
+                world.server.evict_logs(left.into());
             }
         }
         Fault::Reorder { ms: time } => world.disorder = Some(now + ms(time)),

@@ -193,6 +193,7 @@ pub(crate) fn send(world: &mut Inner, run: RunId, number: u64, now: Instant) {
     let hold = Hold { session, lane: kept.lane.clone(), run, uid: kept.uid, done };
     let delivery = Delivery {
         lane: kept.lane.clone(),
+        id: kept.id.clone(),
         bytes: kept.bytes.clone(),
         run,
         delivered: kept.delivered,

@@ -1,23 +1,24 @@
-//! The logs of runs, and who wants to hear of them.
+//! The logs of runs, their copies, and who wants to hear of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use wf_broker::{BoxFuture, BrokerError, Hint, LoggedRecord, OutcomeLog, Version};
-use wf_schema::{BatchId, RunId};
+use wf_broker::{BoxFuture, BrokerError, Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, RunLog, Version};
+use wf_schema::BatchId;
 
+use super::super::breaks::Break;
 use super::super::history::Op;
-use super::super::world::{Inner, Watcher, hash};
+use super::super::world::{Watcher, hash};
 use super::Session;
 
 impl OutcomeLog for Session {
-    fn append(&self, batch: BatchId, run: RunId, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
+    fn append(&self, log: RunLog, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
         Box::pin(async move {
-            self.ask(Op::Append, hash(&(batch, run, expected)), "append a record", |world, now| {
-                let appended = world.server.append(batch, run, expected, bytes.clone(), now);
-                let message = world.truth.message_of(batch, run);
+            self.ask(Op::Append, hash(&(log.batch, log.run, expected)), "append a record", |world, now| {
+                let appended = world.server.append(&log, expected, bytes.clone(), now);
+                let message = world.truth.message_of(&log);
                 if let (Err(BrokerError::Fenced), Some(uid)) = (&appended, message) {
                     world.hit("fenced");
                     world.truth.fenced(uid, self.node);
@@ -27,9 +28,50 @@ impl OutcomeLog for Session {
                     world.truth.appended(uid, &bytes);
                     world.truth.looked(uid, self.node, self.life, now);
                 }
-                world.say(|| format!("{batch} {run} has a record {}", version.0));
-                copied(world, batch, LoggedRecord { run, version, bytes }, now);
+                world.say(|| format!("{} {} has a record {}", log.batch, log.run, version.0));
+                if world.breaks.has(Break::A1) {
+                    let most = world.server.bounds.copies;
+                    world.server.evict_logs(most);
+                }
                 Ok(version)
+            })
+            .await
+        })
+    }
+
+    fn read_run(&self, log: RunLog) -> BoxFuture<'_, LoggedRun> {
+        Box::pin(async move {
+            self.ask(Op::ReadRun, hash(&(log.batch, log.run)), "read the log of a run", |world, now| {
+                let shown = world.shown(now);
+                if let Some(uid) = world.truth.message_of(&log) {
+                    world.truth.looked(uid, self.node, self.life, shown);
+                }
+                Ok(world.server.read_run(&log, shown))
+            })
+            .await
+        })
+    }
+
+    fn publish_outcome(&self, log: RunLog, step: u32, bytes: Bytes) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.ask(Op::Copy, hash(&(log.batch, log.run, step)), "publish outcomes", |world, now| {
+                if world.server.copy(&log, step, bytes, now)? {
+                    for watcher in world.watchers.values_mut().filter(|watcher| watcher.batch.is_none_or(|of| of == log.batch)) {
+                        watcher.hints.push_back(Some(log.batch));
+                        watcher.news.notify_one();
+                    }
+                }
+                Ok(())
+            })
+            .await
+        })
+    }
+
+    fn end(&self, end: LogEnd) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.ask(Op::End, hash(&(end.log.batch, end.log.run)), "end a log", |world, now| {
+                world.server.end(&end, now);
+                Ok(())
             })
             .await
         })
@@ -37,17 +79,9 @@ impl OutcomeLog for Session {
 
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
         Box::pin(async move {
-            self.ask(Op::Read, hash(&batch), "read records", |world, now| {
+            self.ask(Op::Read, hash(&batch), "read outcomes", |world, now| {
                 let shown = world.shown(now);
-                let runs: Vec<RunId> = world.server.logs.keys().filter(|(of, _)| *of == batch).map(|(_, run)| *run).collect();
-                let mut records = Vec::new();
-                for run in runs {
-                    if let Some(uid) = world.truth.message_of(batch, run) {
-                        world.truth.looked(uid, self.node, self.life, shown);
-                    }
-                    records.extend(world.server.log(batch, run, shown));
-                }
-                Ok(records)
+                Ok(world.server.read(batch, shown))
             })
             .await
         })
@@ -59,15 +93,6 @@ impl OutcomeLog for Session {
 
     fn watch_all(&self) -> BoxFuture<'_, Box<dyn Hint>> {
         self.watched(None)
-    }
-}
-
-/// Readers may see it, and are told.
-fn copied(world: &mut Inner, batch: BatchId, record: LoggedRecord, now: tokio::time::Instant) {
-    world.server.copy(batch, record, now);
-    for watcher in world.watchers.values_mut().filter(|watcher| watcher.batch.is_none_or(|of| of == batch)) {
-        watcher.hints.push_back(Some(batch));
-        watcher.news.notify_one();
     }
 }
 

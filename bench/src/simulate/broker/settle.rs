@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use wf_broker::Lease;
+use wf_broker::{BoxFuture, Lease, LogEnd, OutcomeLog as _};
 use wf_schema::{Lane, RunId};
 
 use super::super::breaks::Break;
@@ -27,18 +27,27 @@ pub(super) struct Hold {
 }
 
 /// What is said of a delivery.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Said {
-    Ack,
+    /// It is done, and so its log ends.
+    Ack(Option<LogEnd>),
     Renew,
     Release(Duration),
 }
 
 impl Lease for Hold {
-    fn ack(&self) {
+    fn ack(&self, end: Option<LogEnd>) {
         if !self.done.swap(true, SeqCst) {
-            self.session.settle(self.lane.clone(), self.run, self.uid, Said::Ack);
+            self.session.settle(self.lane.clone(), self.run, self.uid, Said::Ack(end));
         }
+    }
+
+    fn stored(&self) -> BoxFuture<'_, bool> {
+        let (run, uid) = (self.run, self.uid);
+        Box::pin(self.session.ask(Op::Other, uid, "look for a message", move |world, _| {
+            let same = world.breaks.has(Break::A2);
+            Ok(world.server.messages.get(&run).is_some_and(|kept| same || kept.uid == uid))
+        }))
     }
 
     fn renew(&self) {
@@ -61,7 +70,13 @@ impl Session {
         }
         self.unsettled.fetch_add(1, SeqCst);
         tokio::spawn(async move {
-            session.send(&lane, run, uid, said).await;
+            session.send(&lane, run, uid, said.clone()).await;
+            if let Said::Ack(Some(end)) = said {
+                // Only now: whoever finds the message still there needs its log.
+                while session.end(end.clone()).await.is_err() {
+                    sleep(AGAIN).await;
+                }
+            }
             session.unsettled.fetch_sub(1, SeqCst);
             session.settled.notify_waiters();
         });
@@ -69,7 +84,7 @@ impl Session {
 
     async fn send(&self, lane: &Lane, run: RunId, uid: u64, said: Said) {
         let op = match said {
-            Said::Ack => Op::Ack,
+            Said::Ack(_) => Op::Ack,
             Said::Renew => Op::Renew,
             Said::Release(_) => Op::Release,
         };
@@ -91,7 +106,7 @@ impl Session {
                 let mut world = self.world.lock();
                 let reached = world.reaches(self.node, now);
                 if reached {
-                    apply(&mut world, lane, run, uid, said, now);
+                    apply(&mut world, lane, run, uid, &said, now);
                 }
                 reached
             };
@@ -109,7 +124,7 @@ impl Session {
     }
 }
 
-fn apply(world: &mut Inner, lane: &Lane, run: RunId, uid: u64, said: Said, now: Instant) {
+fn apply(world: &mut Inner, lane: &Lane, run: RunId, uid: u64, said: &Said, now: Instant) {
     let Some(kept) = world.server.messages.get(&run) else { return };
     // Of a message that is gone, nothing is said any more: the client looks before it says it to a server that may have
     // been rolled back.
@@ -118,7 +133,7 @@ fn apply(world: &mut Inner, lane: &Lane, run: RunId, uid: u64, said: Said, now: 
     }
     let uid = kept.uid;
     match said {
-        Said::Ack => {
+        Said::Ack(_) => {
             world.server.remove(run, now);
             world.say(|| format!("{run} is acknowledged"));
             world.truth.removed(uid);
@@ -126,7 +141,7 @@ fn apply(world: &mut Inner, lane: &Lane, run: RunId, uid: u64, said: Said, now: 
         Said::Renew => world.server.renew(run, now),
         Said::Release(delay) => {
             world.say(|| format!("{run} is released"));
-            world.server.release(run, now, delay);
+            world.server.release(run, now, *delay);
             world.alarm.notify_one();
             pump(world, lane, now);
         }

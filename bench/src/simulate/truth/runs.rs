@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use wf_schema::{BatchId, JobId, Limits, Record, RunId, State};
+use wf_broker::RunLog;
+use wf_schema::{JobId, Limits, Record, State};
 
 use super::{Start, Truth};
 use crate::simulate::clock;
@@ -162,11 +163,9 @@ impl Truth {
         }
     }
 
-    /// The message that is stored as `run` of `batch`, of those that were not undone.
-    pub(crate) fn message_of(&self, batch: BatchId, run: RunId) -> Option<u64> {
-        let of = |message: &super::Message| {
-            message.run == Some(run) && !message.undone && message.jobs.iter().any(|(job, _, _)| job.batch == batch)
-        };
+    /// The message that a log belongs to, of those that were not undone.
+    pub(crate) fn message_of(&self, log: &RunLog) -> Option<u64> {
+        let of = |message: &super::Message| message.run == Some(log.run) && !message.undone && message.id == *log.message;
         self.messages.iter().rev().find(|(_, message)| of(message)).map(|(uid, _)| *uid)
     }
 }
