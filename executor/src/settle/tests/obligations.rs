@@ -11,11 +11,11 @@ fn what_was_scheduled_for_want_of_room_is_not_published_once_there_is_some() {
     quiet_panics();
     // Its executor dies at any of the steps that follow.
     for fault in [Fault::CrashBefore, Fault::CrashAfter] {
-        for step in 2..6 {
+        for step in 3..6 {
             runtime().block_on(async {
                 let mut world = World::new(vec![failing(false)]).await;
-                let mut faults = vec![Fault::None, Fault::Full];
-                faults.extend(std::iter::repeat_n(Fault::None, step - 2));
+                let mut faults = vec![Fault::None, Fault::Full, Fault::Full];
+                faults.extend(std::iter::repeat_n(Fault::None, step - 3));
                 faults.push(fault.clone());
                 world.play(vec![faults]).await;
                 world.check();
@@ -27,14 +27,14 @@ fn what_was_scheduled_for_want_of_room_is_not_published_once_there_is_some() {
 #[test]
 fn what_finds_no_room_again_is_still_scheduled_once() {
     quiet_panics();
-    for step in 2..8 {
+    for step in 3..8 {
         runtime().block_on(async {
             let mut world = World::new(vec![failing(true)]).await;
-            let mut faults = vec![Fault::None, Fault::Full];
-            faults.extend(std::iter::repeat_n(Fault::None, step - 2));
+            let mut faults = vec![Fault::None, Fault::Full, Fault::Full];
+            faults.extend(std::iter::repeat_n(Fault::None, step - 3));
             faults.push(Fault::CrashAfter);
             // Whoever takes it up reads the log first, and may meet a full lane too.
-            world.play(vec![faults, vec![Fault::None, Fault::Full, Fault::None, Fault::CrashBefore]]).await;
+            world.play(vec![faults, vec![Fault::None, Fault::Full, Fault::Full, Fault::None, Fault::CrashBefore]]).await;
             world.check();
         });
     }
