@@ -147,11 +147,12 @@ fn who_has_waited_for_its_turn_finds_out_that_the_message_is_gone() {
         let again = second.take().unwrap();
         let node = world.node(&second, again.run, &Arc::default());
         let work = Work::read(&again, node.options.reading()).unwrap();
-        let held = node.renewals.hold(&again).unwrap();
-        let (mut settling, mut settled, _) = Settling::take_up(node, work, held, again.delivered).await.unwrap();
+        let found = Found::look_up(&node, &work).await.unwrap();
         // The one before it completes all, and needs no record.
         world.live(&first, delivery).await;
         tokio::time::sleep(FRESH * 2).await;
-        assert!(matches!(settling.catch_up(&mut settled).await, Err(Lost::Fenced)));
+        let held = node.renewals.hold(&again).unwrap();
+        let taken = Settling::take_up(node, work, held, again.delivered, Some(found)).await;
+        assert!(matches!(taken, Err(Lost::Fenced)));
     });
 }
