@@ -15,6 +15,7 @@ mod http;
 mod knobs;
 mod lives;
 mod resume;
+mod rollback;
 mod run;
 mod sharing;
 mod signals;
