@@ -13,7 +13,7 @@ use wf_schema::Lane;
 /// Within this, whatever is to happen happens.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const MESSAGES: usize = 200;
+const MESSAGES: usize = 250;
 
 fn lane() -> Lane {
     "mail.normal".parse().unwrap()
@@ -36,16 +36,23 @@ fn settings(replicas: u8) -> FactorySettings {
     settings
 }
 
-/// Messages that were published and delivered to one who holds them.
+/// Messages that were published, and then delivered in a steady flow to one who holds them: of the last the server has had
+/// no time to write that down, which it does ten times a second.
 async fn delivered(broker: &Arc<NatsBroker>) -> (Box<dyn DeliverySource>, Vec<Delivery>) {
     let mut source = broker.lane(lane()).await.unwrap();
-    source.grant(10 * MESSAGES, 64 << 20);
-    let mut held = Vec::new();
     for n in 0..MESSAGES {
         let name = format!("{n}");
         broker.publish(Message { lane: lane(), id: name.as_str().into(), bytes: name.into() }).await.unwrap();
-        held.push(next(&mut source).await);
     }
+    source.grant(20, 64 << 20);
+    let mut held = Vec::new();
+    for _ in 0..MESSAGES {
+        held.push(next(&mut source).await);
+        // Half a second in all.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        source.grant(1, 1 << 10);
+    }
+    source.grant(10 * MESSAGES, 64 << 20);
     (source, held)
 }
 
