@@ -16,6 +16,7 @@ mod knobs;
 mod lives;
 mod open_runs;
 mod resume;
+mod rollback;
 mod run;
 mod sharing;
 mod signals;
