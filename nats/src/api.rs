@@ -10,6 +10,7 @@ use serde_json::Value;
 use wf_broker::BrokerError;
 
 use crate::connection::{Connection, part};
+use crate::consume::nanos;
 use crate::exchange::{Answered, NobodyThere, Part, Unanswered};
 
 /// The codes of the answers that mean something to us.
@@ -233,6 +234,17 @@ impl Connection {
         let request = serde_json::json!({ "seq": sequence }).to_string();
         let answer = self.ask(&self.api_subject(&format!("DIRECT.GET.{stream}")), request.into(), NobodyThere::AskAgain).await?;
         one(answer.message)
+    }
+
+    /// When the message of `stream` with `sequence` was stored, in nanoseconds, if it still is, as the stream's leader
+    /// says: a replica may have what is gone.
+    pub(crate) async fn stored_nanos(&self, stream: &str, sequence: u64) -> Result<Option<u64>, ApiError> {
+        let found = self.api::<Value>(&format!("STREAM.MSG.GET.{stream}"), &serde_json::json!({ "seq": sequence })).await;
+        match found {
+            Ok(found) => Ok(found["message"]["time"].as_str().and_then(nanos)),
+            Err(error) if matches!(error.code(), Some(code::NO_MESSAGE | code::NO_SEQUENCE | code::STORE)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Up to `most` messages of `stream` at subjects that match `filter`, from `sequence` on, and whether there are

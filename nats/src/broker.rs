@@ -24,6 +24,7 @@ use crate::options::{LinkSettings, NatsOptions};
 use crate::orphans::Orphans;
 use crate::setup::{OnDifference, SetupError, bind, setup};
 use crate::source::Flows;
+use crate::stale_logs::StaleLogs;
 
 /// A factory's broker over JetStream.
 ///
@@ -158,7 +159,7 @@ impl NatsBroker {
         &self.consuming
     }
 
-    /// Sees to it that orphans of the lanes that are consumed from are swept.
+    /// Sees to it that orphans of the lanes that are consumed from are swept, and stale logs ended.
     pub(crate) fn sweep_orphans(&self) {
         self.sweeping.get_or_init(|| {
             let orphans = Orphans {
@@ -171,7 +172,10 @@ impl NatsBroker {
                 suspects: HashSet::new(),
                 names_denied: false,
             };
-            AbortOnDropHandle::new(tokio::spawn(orphans.keep_sweeping()))
+            let stale = StaleLogs { asker: self.asker().clone(), ends: self.ends.clone(), from: 1 };
+            AbortOnDropHandle::new(tokio::spawn(async {
+                tokio::join!(orphans.keep_sweeping(), stale.keep_ending());
+            }))
         });
     }
 

@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use bytes::Bytes;
-use serde_json::{Value, json};
 use wf_broker::{BoxFuture, Lease, LogEnd, Result};
 
-use crate::api::code;
 use crate::connection::Connection;
-use crate::consume::{Origin, nanos};
-use crate::exchange::{ACK, NobodyThere, Part};
+use crate::consume::Origin;
+use crate::exchange::{ACK, Part};
 use crate::layout::Layout;
 use crate::outcome_log::end_of;
 
@@ -52,16 +50,11 @@ impl NatsLease {
 
     /// Asks the leader of the stream: a replica may still have what is gone.
     async fn is_stored(&self) -> Result<bool> {
-        const WHAT: &str = "look for a message";
         let Layout { jobs, later, .. } = &self.ends.layout;
         let stream = if self.origin.later { later } else { jobs };
-        let request = json!({ "seq": self.origin.sequence });
-        let subject = format!("STREAM.MSG.GET.{stream}");
-        match self.connection.api_at_once::<Value>(&subject, &request, NobodyThere::AskAgain).await {
-            Ok(found) => Ok(found["message"]["time"].as_str().and_then(nanos) == Some(self.origin.stored_nanos)),
-            Err(error) if matches!(error.code(), Some(code::NO_MESSAGE | code::NO_SEQUENCE | code::STORE)) => Ok(false),
-            Err(error) => Err(error.into_broker(WHAT)),
-        }
+        let stored = self.connection.stored_nanos(stream, self.origin.sequence).await;
+        let stored = stored.map_err(|error| error.into_broker("look for a message"))?;
+        Ok(stored == Some(self.origin.stored_nanos))
     }
 }
 

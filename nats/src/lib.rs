@@ -41,6 +41,7 @@ mod records;
 mod schedule;
 mod setup;
 mod source;
+mod stale_logs;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod unserved;

@@ -6,10 +6,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wf_broker::{
-    Broker as _, Consume as _, Control as _, DeadLetters as _, Key, KeyedRecords as _, Message, OutcomeLog as _, RunLog,
-};
-use wf_broker::{Publish as _, Schedule as _, Scheduled, Version};
+use wf_broker::{Broker as _, Consume as _, Control as _, DeadLetters as _, Key, KeyedRecords as _, Message, OutcomeLog as _};
+use wf_broker::{Publish as _, RunLog, Schedule as _, Scheduled, Version};
 use wf_nats::testing::{ServerOptions, TestLeaf, TestServer};
 use wf_nats::{Checkup, ConnectError, FactorySettings, NatsBroker, NatsOptions, OnDifference, SetupError, setup};
 use wf_schema::{BatchId, Lane, RunId, now};
@@ -81,12 +79,11 @@ async fn works(servers: &TestLeaf, domain: &str) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    let batch = BatchId::new();
-    let log = RunLog { batch, run: RunId::new('j', 1), message: "one".into() };
-    let version = broker.append(log.clone(), Version::NONE, "record".into()).await.unwrap();
-    assert_eq!(broker.read_run(log.clone()).await.unwrap().version, version);
-    broker.publish_outcome(log, 0, "record".into()).await.unwrap();
-    assert_eq!(broker.read(batch).await.unwrap().len(), 1);
+    let log = RunLog { batch: BatchId::new(), run: RunId::new('j', 1), message: "one".into() };
+    broker.append(log.clone(), Version::NONE, "record".into()).await.unwrap();
+    assert_eq!(broker.read_run(log.clone()).await.unwrap().records.len(), 1);
+    broker.publish_outcome(log.clone(), 0, "record".into()).await.unwrap();
+    assert_eq!(broker.read(log.batch).await.unwrap().len(), 1);
     let key = Key::new("record").unwrap();
     let revision = broker.create(key.clone(), "a".into(), None).await.unwrap();
     let revision = broker.update(key.clone(), revision, "b".into(), None).await.unwrap();
