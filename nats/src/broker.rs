@@ -14,6 +14,7 @@ use crate::connection::Connection;
 use crate::control::StatsCache;
 use crate::counters::{Counters, Counts};
 use crate::dead::DeadWatch;
+use crate::doubt;
 use crate::exchange::{NobodyThere, Unanswered};
 use crate::factory::FactorySettings;
 use crate::home::Home;
@@ -49,6 +50,8 @@ pub struct NatsBroker {
     publishing: Vec<Arc<Connection>>,
     consuming: Vec<Arc<Connection>>,
     _clock: AbortOnDropHandle<()>,
+    /// Who looks up what is held back, for each connection to consume over.
+    _looking: Vec<AbortOnDropHandle<()>>,
 }
 
 impl NatsBroker {
@@ -77,7 +80,7 @@ impl NatsBroker {
         let link = options.link;
         let consuming =
             shared(consuming.into_iter().map(|(connection, address)| (connection.living_at(&home), address)).collect());
-        futures::future::join_all(consuming.iter().map(|connection| connection.counts_since(&options.layout))).await;
+        futures::future::join_all(consuming.iter().map(|connection| connection.meet(&options.layout))).await;
         // Before anything is dated.
         clock::ask(&first, &options.layout).await.map(follow_clock);
         let first = Arc::new(first);
@@ -85,7 +88,13 @@ impl NatsBroker {
         tracing::info!(broker = options.name, lease_s = settings.lease.as_secs_f32(), "connected to the factory's broker");
         // Whoever lost a run to another has noticed by then, or asks whether its message is there.
         let window = settings.dedup_window.max(2 * settings.lease);
+        let looking = consuming.iter().filter_map(|connection| {
+            let looking = doubt::keep_looking(connection.clone(), options.layout.clone());
+            // Where renewals are sent from: no handler can hold them up.
+            Some(AbortOnDropHandle::new(home.handle()?.spawn(looking)))
+        });
         Ok(Arc::new(Self {
+            _looking: looking.collect(),
             ends: Arc::new(Ends { layout: options.layout.clone(), window }),
             consumers: Arc::new(LaneConsumers::new(options.layout.clone(), settings.clone())),
             dead: Arc::new(DeadWatch::new(counters.clone())),
@@ -234,6 +243,14 @@ async fn open_at(
 /// A round trip, by what every role may ask.
 pub(crate) async fn round_trip(connection: &Connection, layout: &Layout) -> Result<Duration> {
     carry(connection, layout, 0).await
+}
+
+/// The same, for one who waits up to `patience` for it: behind much that is on its way here it may take long, which
+/// says nothing about the link.
+pub(crate) async fn round_trip_within(connection: &Connection, layout: &Layout, patience: Duration) -> Result<()> {
+    let what = format!("DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
+    let answered = connection.ask_within(&connection.api_subject(&what), patience).await;
+    answered.map(|_| ()).map_err(|error| error.into_broker("answer a ping"))
 }
 
 /// A round trip with `bytes` on the way there. What the server thinks of them does not matter: it answers, be it that

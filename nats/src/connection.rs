@@ -130,6 +130,12 @@ impl Connection {
         self.exchange.ask(part(subject, None, payload), nobody).await
     }
 
+    /// Asks `subject`, and waits up to `patience` for the answer.
+    pub(crate) async fn ask_within(&self, subject: &str, patience: Duration) -> Result<Answered, Unanswered> {
+        self.counters.requested.add(1);
+        self.exchange.ask_within(part(subject, None, Bytes::new()), patience).await
+    }
+
     /// Asks `subject` for many messages; what the caller waits for.
     pub(crate) async fn ask_for_many(&self, subject: &str, payload: Bytes) -> Result<Answered, Unanswered> {
         self.counters.requested.add(1);
@@ -139,7 +145,7 @@ impl Connection {
     /// Waits until everything that was settled over this connection so far is confirmed, for `patience` at most:
     /// whether it is.
     pub(crate) async fn settled(&self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.exchange.settled()).await.is_ok()
+        tokio::time::timeout(patience, self.exchange.settled()).await.unwrap_or(false)
     }
 
     /// What the server refuses from now on.

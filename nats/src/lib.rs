@@ -25,6 +25,7 @@ mod consume;
 mod control;
 mod counters;
 mod dead;
+mod doubt;
 mod exchange;
 mod factory;
 mod home;

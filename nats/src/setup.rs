@@ -125,7 +125,7 @@ pub async fn setup(
     let made = make(&connection, &options.layout, settings, on_difference, address).await;
     if made.is_ok() {
         // The sooner the server is known, the more delivery counts are.
-        connection.counts_since(&options.layout).await;
+        connection.meet(&options.layout).await;
     }
     connection.close().await;
     made

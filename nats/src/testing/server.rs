@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -169,6 +170,26 @@ impl TestServer {
         self.launch();
     }
 
+    /// A copy of its store as it is now. Only of a server that was stopped it is whole.
+    pub fn copy_store(&self) -> StoreCopy {
+        assert!(!self.is_running(), "stop the server first");
+        let dir = tempfile::Builder::new().prefix("wf-nats-copy-").tempdir().unwrap();
+        copy(&self.store(), &dir.path().join("store"));
+        StoreCopy(dir)
+    }
+
+    /// Puts `earlier` in the place of its store: whatever was stored since is lost, as by a machine that wrote to its
+    /// disk lazily and lost power. Not while it runs.
+    pub fn roll_back(&self, earlier: &StoreCopy) {
+        assert!(!self.is_running(), "kill the server first");
+        std::fs::remove_dir_all(self.store()).unwrap();
+        copy(&earlier.0.path().join("store"), &self.store());
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
     /// Changes what it is started with from the next [`TestServer::restart`] on.
     pub fn reconfigure(&mut self, options: ServerOptions) {
         self.options = options;
@@ -185,7 +206,7 @@ impl TestServer {
         let port = if self.port == 0 { -1 } else { i32::from(self.port) };
         let mut lines = format!("listen: \"127.0.0.1:{port}\"\n");
         if *jetstream {
-            let store = self.dir.path().join("store");
+            let store = self.store();
             let sync = if *sync_always { "sync_interval: always" } else { "" };
             let domain = domain.as_ref().map_or_else(String::new, |domain| format!("domain: {domain}"));
             let store = store.display();
@@ -214,6 +235,14 @@ impl TestServer {
         }
         TcpStream::connect(self.address()).unwrap();
     }
+}
+
+/// A copy of a server's store.
+pub struct StoreCopy(TempDir);
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cannot copy {}", from.display());
 }
 
 /// Keeps the log's last lines, and tells the port once the server is ready.
