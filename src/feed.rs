@@ -7,12 +7,14 @@
 mod chunks;
 mod cutter;
 mod dispatch;
+mod file_id;
 mod lines;
 
 use std::io::Read;
 
 pub use cutter::{BadLine, CutBatch, Cutter, Due, FeedError, Plan, Segment, Span};
 pub use dispatch::{Wire, cut_ahead, publish};
+pub use file_id::FileId;
 
 /// Where the jobs come from.
 pub struct Input {
@@ -20,6 +22,8 @@ pub struct Input {
     pub name: String,
     /// Its size in bytes, if known.
     pub size: Option<u64>,
+    /// Which file it is, if it is one: results must not go there.
+    pub file: Option<FileId>,
     /// The lines.
     pub reader: Box<dyn Read + Send>,
 }

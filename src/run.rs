@@ -12,6 +12,7 @@
 mod bits;
 mod collector;
 mod counts;
+mod destination;
 mod journal;
 mod line;
 mod pipeline;
@@ -19,7 +20,7 @@ mod results;
 mod summary;
 
 pub use counts::Counts;
+pub use destination::{Destination, ResultsError};
 pub use journal::{Earlier, JournalError};
 pub use pipeline::{RunError, RunOptions, run};
-pub use results::ResultsError;
 pub use summary::Summary;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use wf_schema::{Failure, Format, OutcomeView, RecordHeader};
 
-use super::results::BAD_LINE;
+use super::destination::BAD_LINE;
 
 /// Appends the line of `outcome`: `{"id","kind","queue","state","attempts","result"}`, or with `error` in place of
 /// `result`.

@@ -1,6 +1,5 @@
 //! The parts of a run, put together.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +15,9 @@ use wf_ingest::{Patience, PublishError, Publisher, Window};
 use wf_schema::{BatchId, Limits};
 
 use super::collector::{Collector, Expected, ExpectedBatch};
+use super::destination::{Destination, Opened, Reported, ResultsError};
 use super::journal::{Earlier, Journal, JournalError};
-use super::results::{self, Reported, Results, ResultsError};
+use super::results::Results;
 use super::{Counts, Summary};
 use crate::feed::{self, CutBatch, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead};
 use crate::progress::{Meter, Progress, Show};
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How a run is to be made.
 pub struct RunOptions {
-    /// Where outcomes go; `None` is standard output.
-    pub results: Option<PathBuf>,
+    /// Where outcomes go.
+    pub results: Destination,
     /// What to do about an earlier run of the same input.
     pub earlier: Earlier,
     /// The most jobs in a batch.
@@ -99,12 +99,11 @@ pub async fn run(
     let journal =
         Journal::open(broker.clone(), &input.name, options.earlier, options.batch_jobs, options.batch_raw_bytes).await?;
     let meter = Arc::new(Meter::default());
-    let resumed = options.earlier == Earlier::Resume;
-    let reported = match &options.results {
-        Some(path) if resumed => already_reported(path.clone(), &journal.progress().plan).await?,
-        _ => Reported::default(),
+    let (opened, reported) = match options.earlier {
+        Earlier::Resume => go_on(options.results, &journal.progress().plan).await?,
+        Earlier::Refuse | Earlier::Forget => (options.results.begin()?, Reported::default()),
     };
-    let results = Arc::new(Results::open(options.results.as_deref(), resumed)?);
+    let results = Arc::new(Results::start(opened)?);
     let executor = Executor::start(broker.clone(), registry, options.executor).map_err(RunError::Executor)?;
     options.tuner.executor(&executor);
     let publisher = Publisher::new(broker.clone(), options.window).patience(options.patience);
@@ -162,9 +161,9 @@ pub async fn run(
     Ok(Summary::new(counts, meter.ended_jobs(), start.elapsed(), wire.bytes, wire.jobs))
 }
 
-async fn already_reported(path: PathBuf, plan: &Plan) -> Result<Reported, RunError> {
+async fn go_on(results: Destination, plan: &Plan) -> Result<(Opened, Reported), RunError> {
     let batches: Vec<BatchId> = plan.open_batches().collect();
-    let read = tokio::task::spawn_blocking(move || results::reported(&path, batches.into_iter()));
+    let read = tokio::task::spawn_blocking(move || results.resume(batches.into_iter()));
     Ok(read.await.map_err(|_| RunError::Ended("reading the results"))??)
 }
 
