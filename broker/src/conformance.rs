@@ -72,6 +72,7 @@ macro_rules! conformance_tests {
                 a_key_can_be_used_again,
                 a_repetition_does_not_fire_again,
                 what_was_cancelled_does_not_come,
+                what_was_cancelled_can_be_scheduled_again,
                 what_is_too_large_is_refused,
                 a_full_lane_holds_no_schedule_back,
                 a_cron_ticks,

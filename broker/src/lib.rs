@@ -16,7 +16,7 @@ mod window;
 pub use contract::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Fired, Hint, Key,
     KeyError, KeyedRecords, LaneStats, Lease, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored,
-    Version,
+    TRACE_SLACK, Trace, Traced, Traces, Version,
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use error::{BrokerError, Cause, Result};

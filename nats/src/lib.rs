@@ -43,6 +43,7 @@ mod setup;
 mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 mod uptime;
 
 pub use broker::NatsBroker;

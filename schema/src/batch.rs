@@ -33,12 +33,15 @@ pub struct Header {
     pub hops: u8,
     /// The trace they belong to: a W3C `traceparent`, at most [`Limits::TRACE`] bytes.
     pub trace: Option<String>,
+    /// For how long, in seconds, the broker is to remember that the message was settled, from then on; 0 is not at all.
+    /// For whoever may have to find out later whether it was ever stored.
+    pub remember: u32,
 }
 
 impl Header {
     /// The header of a batch enqueued now.
     pub fn new(id: BatchId, format: Format) -> Self {
-        Self { id, enqueued_at: now(), due: None, format, hops: 0, trace: None }
+        Self { id, enqueued_at: now(), due: None, format, hops: 0, trace: None, remember: 0 }
     }
 
     /// When the jobs could first be started.
@@ -97,6 +100,12 @@ impl Batch {
     /// What all the jobs share.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The same jobs, with the end of their run remembered for `seconds`.
+    pub fn remembered(mut self, seconds: u32) -> Self {
+        self.header.remember = seconds;
+        self
     }
 
     /// The same jobs under another batch id: each tick of a cron is a batch of its own.
