@@ -40,7 +40,7 @@ async fn publish(broker: &Arc<Embedded>, body: &Bytes) {
 async fn consume(source: &mut dyn DeliverySource) {
     source.grant(MESSAGES, MESSAGES * MESSAGE);
     for _ in 0..MESSAGES {
-        source.next().await.unwrap().lease.ack();
+        source.next().await.unwrap().lease.ack(None);
     }
 }
 
@@ -125,7 +125,7 @@ fn benches(criterion: &mut Criterion) {
             let id = BatchId::new().to_string().into();
             runtime.block_on(broker.publish(Message { lane: Lane::default(), id, bytes: body.clone() })).unwrap();
             source.grant(1, MESSAGE);
-            runtime.block_on(source.next()).unwrap().lease.ack();
+            runtime.block_on(source.next()).unwrap().lease.ack(None);
         });
     });
     group.finish();

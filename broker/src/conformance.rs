@@ -32,6 +32,7 @@ pub mod reconnect;
 pub mod records;
 pub mod schedule;
 pub mod settling;
+pub mod traces;
 
 use std::time::Duration;
 
@@ -116,6 +117,12 @@ macro_rules! conformance_tests {
                 of_many_writers_one_wins,
                 runs_and_batches_are_independent,
                 reading_gives_all_runs_in_order,
+                a_log_gives_its_records_and_says_where_it_stands,
+                an_outcome_published_again_is_shown_once,
+                a_log_stands_whatever_the_outcomes_do,
+                a_log_that_has_ended_takes_nothing_more,
+                what_has_ended_elsewhere_is_not_ended,
+                a_message_is_told_to_be_stored_until_it_is_gone,
                 a_record_too_large_is_refused,
                 a_watch_tells_of_a_change,
                 a_watch_is_of_its_batch,
@@ -154,6 +161,13 @@ macro_rules! conformance_tests {
             settling: [
                 a_late_owner_is_fenced_and_nothing_comes_twice,
             ];
+            traces: [
+                a_message_is_found_from_its_lane_to_its_end,
+                a_schedule_is_found_wherever_it_is,
+                a_batch_is_found_as_long_as_anything_of_it_is_stored,
+                what_was_not_looked_at_is_unknown,
+                outcomes_are_kept_from_a_time_on,
+            ];
         }
     };
 }
@@ -186,6 +200,7 @@ macro_rules! conformance_restart_tests {
                 ];
                 outcome_log: [
                     the_log_stands_after_a_restart,
+                    a_log_stands_whatever_the_outcomes_do_over_a_restart,
                 ];
                 records: [
                     records_stand_after_a_restart,
@@ -203,6 +218,9 @@ macro_rules! conformance_restart_tests {
                     a_restart_before_the_ack,
                     a_restart_after_the_ack,
                     a_restart_after_every_step,
+                ];
+                traces: [
+                    what_was_stored_is_found_after_a_restart,
                 ];
             }
         }
@@ -267,6 +285,7 @@ mod tests {
             ("records", include_str!("conformance/records.rs")),
             ("schedule", include_str!("conformance/schedule.rs")),
             ("settling", include_str!("conformance/settling.rs")),
+            ("traces", include_str!("conformance/traces.rs")),
         ];
         let mut named: Vec<(&str, &str)> = Vec::new();
         let mut role = "";

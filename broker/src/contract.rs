@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use consume::{Consume, Delivery, DeliverySource, Fired, Lease};
 pub use control::{Control, LaneStats};
 pub use dead::{Buried, DeadLetters, DeadPage};
-pub use outcome_log::{Hint, LoggedRecord, OutcomeLog, Version};
+pub use outcome_log::{Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, RunLog, Version};
 pub use publish::{Message, Publish, Stored};
 pub use records::{Entry, KeyedRecords, Revision};
 pub use schedule::{Cron, Schedule, Scheduled};

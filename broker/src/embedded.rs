@@ -71,7 +71,7 @@ use crate::{BoxFuture, Broker};
 /// lane.grant(1, 1024);
 /// let delivery = lane.next().await?;
 /// assert_eq!(delivery.bytes, "hello");
-/// delivery.lease.ack();
+/// delivery.lease.ack(None);
 /// broker.settled().await?;
 /// # Ok(())
 /// # }

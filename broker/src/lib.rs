@@ -15,8 +15,8 @@ mod window;
 
 pub use contract::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Fired, Hint, Key,
-    KeyError, KeyedRecords, LaneStats, Lease, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored,
-    TRACE_SLACK, Trace, Traced, Traces, Version,
+    KeyError, KeyedRecords, LaneStats, Lease, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Revision, RunLog,
+    Schedule, Scheduled, Stored, TRACE_SLACK, Trace, Traced, Traces, Version,
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use error::{BrokerError, Cause, Result};

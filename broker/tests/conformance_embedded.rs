@@ -18,12 +18,15 @@ use wf_broker::{Broker, Embedded, EmbeddedOptions};
 
 /// A lane is full with so many messages of so many bytes.
 const FILL: Fill = Fill { messages: 1_000, bytes: 1_024 };
+/// So many outcomes are kept.
+const OUTCOMES: usize = 500;
 
 fn options() -> EmbeddedOptions {
     let weight = FILL.bytes as u64 + EmbeddedOptions::MESSAGE_OVERHEAD;
     EmbeddedOptions::default()
         .lease(Duration::from_secs(1))
         .and_then(|options| options.lane_bytes(FILL.messages as u64 * weight))
+        .and_then(|options| options.outcome_records(OUTCOMES as u64))
         .unwrap()
 }
 
@@ -65,6 +68,10 @@ impl Rig for Disk {
 
     fn fill(&self) -> Fill {
         FILL
+    }
+
+    fn outcomes(&self) -> usize {
+        OUTCOMES
     }
 
     fn restart(&self, down: Duration) -> BoxFuture<'_, ()> {

@@ -12,6 +12,8 @@ use wf_broker::{Broker, Embedded, EmbeddedOptions};
 
 /// A lane is full with so many messages of so many bytes.
 const FILL: Fill = Fill { messages: 1_000, bytes: 1_024 };
+/// So many outcomes are kept.
+const OUTCOMES: usize = 500;
 
 struct Memory(Arc<dyn Broker>);
 
@@ -20,6 +22,7 @@ async fn memory() -> Memory {
     let options = EmbeddedOptions::default()
         .lease(Duration::from_secs(1))
         .and_then(|options| options.lane_bytes(FILL.messages as u64 * weight))
+        .and_then(|options| options.outcome_records(OUTCOMES as u64))
         .unwrap();
     Memory(Embedded::memory(options).unwrap())
 }
@@ -31,6 +34,10 @@ impl Rig for Memory {
 
     fn fill(&self) -> Fill {
         FILL
+    }
+
+    fn outcomes(&self) -> usize {
+        OUTCOMES
     }
 
     fn restart(&self, _: Duration) -> BoxFuture<'_, ()> {

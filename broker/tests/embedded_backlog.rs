@@ -83,7 +83,7 @@ async fn a_hundred_thousand_wait_over_a_crash() {
             // No order is promised, but a queue that has one source and no redelivery has no reason to shuffle.
             assert_eq!(place(&delivery.bytes), expected);
             assert_eq!(delivery.bytes, body(expected));
-            delivery.lease.ack();
+            delivery.lease.ack(None);
         }
     }
     broker.settled().await.unwrap();

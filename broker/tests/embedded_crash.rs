@@ -109,7 +109,7 @@ fn publish_and_settle_for_ever() {
                 // Every third is kept, and so has to be there again.
                 if place % 3 != 0 {
                     ids.push(id_of(&delivery.bytes));
-                    delivery.lease.ack();
+                    delivery.lease.ack(None);
                 }
             }
             broker.settled().await.unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use wf_broker::{
     Broker, BrokerError, Consume, Control, Cron, Delivery, Embedded, EmbeddedOptions, Key, KeyedRecords, Message, OpenError,
-    OutcomeLog, Publish, Schedule, Scheduled, Version,
+    OutcomeLog, Publish, RunLog, Schedule, Scheduled, Version,
 };
 use wf_schema::{BatchId, Lane, Priority, Queue, now};
 
@@ -42,7 +42,7 @@ async fn ids_are_remembered_over_a_restart() {
     let home = tempfile::tempdir().unwrap();
     let broker = open(home.path());
     assert!(!broker.publish(message("one")).await.unwrap().duplicate);
-    next(&broker, &Lane::default()).await.lease.ack();
+    next(&broker, &Lane::default()).await.lease.ack(None);
     broker.settled().await.unwrap();
     drop(broker);
 
@@ -67,7 +67,7 @@ async fn ids_are_forgotten_when_the_window_is_over() {
 async fn names_never_come_twice() {
     let home = tempfile::tempdir().unwrap();
     let (mut runs, mut fallbacks) = (HashSet::new(), HashSet::new());
-    let (batch, run) = (BatchId::new(), "j1".parse().unwrap());
+    let batch = BatchId::new();
     let mut version = Version::NONE;
     for life in 0..3 {
         let broker = open(home.path());
@@ -75,10 +75,11 @@ async fn names_never_come_twice() {
         let delivery = next(&broker, &Lane::default()).await;
         assert!(runs.insert(delivery.run));
         assert!(fallbacks.insert(delivery.fallback_id));
-        delivery.lease.ack();
-        let next = broker.append(batch, run, version, "record".into()).await.unwrap();
+        let log = RunLog { batch, run: delivery.run, message: delivery.id.clone() };
+        let next = broker.append(log, Version::NONE, "record".into()).await.unwrap();
         assert!(next > version);
         version = next;
+        delivery.lease.ack(None);
         drop(broker);
     }
     assert_eq!(open(home.path()).read(batch).await.unwrap().len(), 3);
@@ -97,7 +98,7 @@ async fn what_was_delivered_comes_again_as_the_same_run() {
     let again = next(&broker, &Lane::default()).await;
     assert_eq!((again.run, again.fallback_id, again.stored_at), (first.run, first.fallback_id, first.stored_at));
     assert!(again.delivered > 1);
-    first.lease.ack();
+    first.lease.ack(None);
     first.lease.release(Duration::ZERO);
     assert_eq!(broker.stats(Lane::default()).await.unwrap().in_flight, 1, "the old hold is on the old broker");
 }
@@ -123,7 +124,7 @@ async fn dropping_it_loses_nothing_that_was_asked() {
     for _ in 0..2 {
         let delivery = source.next().await.unwrap();
         if delivery.bytes == "done" {
-            delivery.lease.ack();
+            delivery.lease.ack(None);
         }
     }
     drop(broker);
@@ -149,7 +150,7 @@ async fn a_schedule_moves_once() {
     let delivery = next(&broker, &Lane::default()).await;
     assert!(now() >= due, "never early");
     assert_eq!(delivery.delivered, 1, "it was not delivered before, restart or no restart");
-    delivery.lease.ack();
+    delivery.lease.ack(None);
     broker.settled().await.unwrap();
     drop(broker);
     let broker = open(home.path());
@@ -215,11 +216,15 @@ async fn the_outcome_log_drops_its_oldest() {
     let options = EmbeddedOptions::default().outcome_records(10).unwrap();
     let home = tempfile::tempdir().unwrap();
     let broker = Embedded::open(home.path(), options.clone()).unwrap();
-    let run = "j1".parse().unwrap();
     let batches: Vec<_> = (0..25).map(|_| BatchId::new()).collect();
     for batch in &batches {
-        broker.append(*batch, run, Version::NONE, "record".into()).await.unwrap();
+        broker.publish(message(&batch.to_string())).await.unwrap();
+        let delivery = next(&broker, &Lane::default()).await;
+        let log = RunLog { batch: *batch, run: delivery.run, message: delivery.id.clone() };
+        broker.append(log, Version::NONE, "record".into()).await.unwrap();
+        delivery.lease.ack(None);
     }
+    broker.settled().await.unwrap();
     drop(broker);
     let broker = Embedded::open(home.path(), options).unwrap();
     // Dropping is part of the next round.
@@ -312,7 +317,7 @@ async fn a_commit_torn_in_its_middle_is_cut_off_and_takes_no_other_along() {
     for id in ["one", "two"] {
         let delivery = next(&broker, &Lane::default()).await;
         assert_eq!(delivery.bytes, id.repeat(10_000));
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     assert!(!broker.publish(message("torn")).await.unwrap().duplicate, "what was torn was never stored");
     drop(broker);

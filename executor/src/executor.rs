@@ -47,10 +47,9 @@ impl Executor {
             .enable_all()
             .build()
             .map_err(|error| ExecutorError::Threads(Arc::new(error)))?;
-        let lease = broker.lease();
         let queues = options.queues().to_vec();
         let node = Node::new(broker, registry, options, handlers);
-        own.spawn(node.renewals.clone().keep(lease));
+        own.spawn(node.renewals.clone().keep());
         own.spawn(distance::measure(node.clone()));
         own.spawn(run_times::share(node.clone()));
         let executor = Self { node, loops: TaskTracker::new(), own: Some(own) };
@@ -175,6 +174,7 @@ mod tests {
     fn most_granted(node: &Arc<Node>, desk: &Arc<Desk>, granted: &mut usize) -> usize {
         let delivery = Delivery {
             lane: desk.lane.clone(),
+            id: "".into(),
             bytes: Bytes::from(vec![0; 32 * KIB]),
             run: RunId::new('t', 1),
             delivered: 1,

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use wf_broker::Delivery;
-use wf_schema::{BadItem, Batch, Format, Header, JobView, Kind, Lane, Limits, Millis, RunId, WireError, now};
+use wf_broker::{Delivery, RunLog};
+use wf_schema::{BadItem, Batch, Format, Header, JobView, Kind, Lane, Limits, Millis, WireError, now};
 
 /// What a delivery asks to be done. Has *places*: first the jobs, in order, then what should have been jobs and could
 /// not be read.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) lane: Lane,
-    pub(crate) run: RunId,
+    /// The log of its run.
+    pub(crate) log: RunLog,
     /// The batch's header, with what the delivery adds to it.
     pub(crate) header: Header,
     pub(crate) batch: Batch,
@@ -50,7 +51,7 @@ impl Work {
         later.retain(|(_, due)| *due > at);
         Ok(Arc::new(Self {
             lane: delivery.lane.clone(),
-            run: delivery.run,
+            log: RunLog { batch: header.id, run: delivery.run, message: delivery.id.clone() },
             header,
             batch,
             bad,
@@ -108,7 +109,7 @@ impl Work {
 mod tests {
     use bytes::Bytes;
     use wf_broker::{Fired, Key};
-    use wf_schema::{BatchBuilder, BatchId, Job};
+    use wf_schema::{BatchBuilder, BatchId, Job, RunId};
 
     use super::*;
     use crate::model::NoLease;
@@ -116,6 +117,7 @@ mod tests {
     fn delivery(bytes: Bytes) -> Delivery {
         Delivery {
             lane: Lane::default(),
+            id: "".into(),
             bytes,
             run: RunId::new('t', 1),
             delivered: 1,

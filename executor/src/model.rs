@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use wf_broker::{
     BoxFuture, Broker, BrokerError, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Hint,
-    Key, KeyedRecords, LaneStats, Lease, LoggedRecord, Message, OutcomeLog, Publish, Result, Revision, Schedule, Scheduled,
-    Stored, Version,
+    Key, KeyedRecords, LaneStats, Lease, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Result, Revision, RunLog,
+    Schedule, Scheduled, Stored, Version,
 };
 use wf_schema::{BatchId, DeadLetter, Lane, Limits, Millis, Queue, Record, RunId};
 
@@ -50,7 +50,12 @@ pub(crate) struct Store {
     /// Ever, so that no repetition is taken for something new.
     ids: HashSet<String>,
     pub(crate) scheduled: BTreeMap<String, Scheduled>,
+    /// What stands in the logs, by batch.
     pub(crate) log: HashMap<BatchId, Vec<LoggedRecord>>,
+    /// What readers see, by batch.
+    pub(crate) shown: HashMap<BatchId, Vec<Bytes>>,
+    /// The runs that have ended, and for how long that is remembered.
+    pub(crate) ended: HashMap<RunId, (Version, Option<Duration>)>,
     pub(crate) dead: Vec<Bytes>,
     sequence: u64,
     /// Each request that was done, by name.
@@ -87,6 +92,20 @@ impl Store {
     pub(crate) fn expire_one(&mut self, run: RunId) {
         let waiting = self.owned.get(&run).unwrap().clone();
         self.ready.push_front(waiting);
+    }
+
+    /// Where the log of a run stands.
+    fn stands(&self, batch: BatchId, run: RunId) -> Version {
+        let log = self.log.get(&batch).into_iter().flatten().filter(|logged| logged.run == run);
+        let last = log.map(|logged| logged.version).max().unwrap_or_default();
+        self.ended.get(&run).map_or(last, |(version, _)| last.max(*version))
+    }
+
+    fn end(&mut self, end: &LogEnd) {
+        if self.stands(end.log.batch, end.log.run) == end.version {
+            self.sequence += 1;
+            self.ended.insert(end.log.run, (Version(self.sequence), end.keep));
+        }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -148,6 +167,7 @@ impl Session {
         store.owned.insert(waiting.run, waiting.clone());
         Some(Delivery {
             lane: waiting.lane,
+            id: "".into(),
             bytes: waiting.bytes,
             run: waiting.run,
             delivered: waiting.delivered,
@@ -235,7 +255,13 @@ struct SessionLease {
 }
 
 impl Lease for SessionLease {
-    fn ack(&self) {
+    fn stored(&self) -> BoxFuture<'_, bool> {
+        self.session.ask("stored", move |store| {
+            Ok(store.owned.contains_key(&self.run) || store.ready.iter().any(|waiting| waiting.run == self.run))
+        })
+    }
+
+    fn ack(&self, end: Option<LogEnd>) {
         let fault = self.session.fault();
         if self.session.is_dead() || matches!(fault, Fault::CrashBefore) {
             return self.session.die();
@@ -245,6 +271,9 @@ impl Lease for SessionLease {
         store.owned.remove(&self.run);
         // A late one removes what was delivered anew.
         store.ready.retain(|waiting| waiting.run != self.run);
+        if let Some(end) = end {
+            store.end(&end);
+        }
     }
 
     fn renew(&self) {}
@@ -264,7 +293,10 @@ impl Lease for SessionLease {
 pub(crate) struct NoLease;
 
 impl Lease for NoLease {
-    fn ack(&self) {}
+    fn ack(&self, _: Option<LogEnd>) {}
+    fn stored(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
     fn renew(&self) {}
     fn release(&self, _: Duration) {}
 }
@@ -331,11 +363,11 @@ impl Consume for Session {
 }
 
 impl OutcomeLog for Session {
-    fn append(&self, batch: BatchId, run: RunId, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
+    fn append(&self, RunLog { batch, run, .. }: RunLog, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
         self.ask("append", move |store| {
             self.fits(&bytes)?;
+            let stands = store.stands(batch, run);
             let log = store.log.entry(batch).or_default();
-            let stands = log.iter().filter(|logged| logged.run == run).map(|logged| logged.version).max().unwrap_or_default();
             if stands != expected {
                 return Err(BrokerError::Fenced);
             }
@@ -346,8 +378,34 @@ impl OutcomeLog for Session {
         })
     }
 
-    fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
-        self.ask("read", move |store| Ok(store.log.get(&batch).cloned().unwrap_or_default()))
+    fn read_run(&self, RunLog { batch, run, .. }: RunLog) -> BoxFuture<'_, LoggedRun> {
+        self.ask("read", move |store| {
+            let version = store.stands(batch, run);
+            let ended = store.ended.contains_key(&run);
+            let log = store.log.get(&batch).into_iter().flatten().filter(|logged| logged.run == run && !ended);
+            Ok(LoggedRun { records: log.cloned().collect(), version, ended })
+        })
+    }
+
+    fn publish_outcome(&self, log: RunLog, step: u32, bytes: Bytes) -> BoxFuture<'_, ()> {
+        self.ask("show", move |store| {
+            self.fits(&bytes)?;
+            if store.ids.insert(format!("o {}.{}.{step}", log.batch, log.run)) {
+                store.shown.entry(log.batch).or_default().push(bytes);
+            }
+            Ok(())
+        })
+    }
+
+    fn end(&self, end: LogEnd) -> BoxFuture<'_, ()> {
+        self.ask("end", move |store| {
+            store.end(&end);
+            Ok(())
+        })
+    }
+
+    fn read(&self, _: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
+        left_out("read")
     }
 
     fn watch(&self, _: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {

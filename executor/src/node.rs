@@ -68,6 +68,7 @@ struct Desks {
 impl Node {
     pub(crate) fn new(broker: Arc<dyn Broker>, registry: Registry, options: ExecutorOptions, handlers: Handle) -> Arc<Self> {
         let (bytes, work) = options.budget();
+        let lease = broker.lease();
         let credit = Credit::new(bytes, work, options.slots());
         Arc::new(Self {
             broker,
@@ -78,7 +79,7 @@ impl Node {
             token: fastrand::u32(..),
             unstarted: AtomicUsize::new(0),
             distance: AtomicU64::new(0),
-            renewals: Arc::new(Renewals::default()),
+            renewals: Arc::new(Renewals::new(lease)),
             run_times: RunTimes::default(),
             tally: Tally::default(),
             phases: Phases::default(),

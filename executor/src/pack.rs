@@ -43,7 +43,8 @@ pub(crate) fn pack(header: &Header, jobs: &[Carried<'_>], max: usize) -> Result<
 }
 
 fn fit(header: &Header, jobs: &[Carried<'_>], max: usize) -> Option<Bytes> {
-    let mut builder = BatchBuilder::new(header.clone());
+    // Only of the message that the jobs first came in is it asked whether it was ever stored.
+    let mut builder = BatchBuilder::new(Header { remember: 0, ..header.clone() });
     for Carried { job, attempt, history } in jobs {
         builder.carry(job, *attempt, history.as_deref()).ok()?;
         // However well it compresses: who reads it must be willing to hold it.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wf_broker::{BoxFuture, Broker, BrokerError, Key, Message, Result, Scheduled};
+use wf_broker::{BoxFuture, Broker, BrokerError, Key, Message, Result, RunLog, Scheduled};
 use wf_schema::{Lane, Millis, Record, WireError};
 
 use crate::intake::Work;
@@ -21,7 +21,7 @@ pub(crate) struct Publication {
     to: To,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum To {
     /// Back to its lane.
     Lane,
@@ -29,6 +29,13 @@ enum To {
     Later(Millis),
     /// To the dead letters.
     Dead,
+    /// To those who want to know what became of the jobs: this record of the log.
+    Readers(RunLog, u32),
+}
+
+/// What every record with outcomes obliges to: to show itself, `bytes`, record number `step` of `log`, to readers.
+pub(crate) fn copy(log: &RunLog, step: u32, lane: &Lane, bytes: Bytes) -> Publication {
+    Publication { name: Arc::default(), lane: lane.clone(), bytes, to: To::Readers(log.clone(), step) }
 }
 
 /// All that `record` obliges to, in messages of at most `max` bytes.
@@ -58,9 +65,20 @@ pub(crate) fn plan(record: &Record, work: &Work, max: usize) -> Result<Vec<Publi
 impl Publication {
     /// Publishes it, for as long as it takes.
     pub(crate) async fn publish(self, broker: &dyn Broker) -> Result<()> {
-        match self.to {
+        match &self.to {
+            To::Readers(log, step) => {
+                let shown = insist("publish an outcome", || broker.publish_outcome(log.clone(), *step, self.bytes.clone())).await;
+                match shown {
+                    // The log has taken as much. Whoever wants to know goes without, and the jobs go on.
+                    Err(error @ BrokerError::TooLarge { .. }) => {
+                        tracing::warn!(batch = %log.batch, %error, "an outcome is not shown");
+                        Ok(())
+                    }
+                    shown => shown,
+                }
+            }
             To::Dead => insist("bury", || broker.bury(self.lane.queue.clone(), self.name.clone(), self.bytes.clone())).await,
-            To::Later(due) => self.schedule(broker, due).await,
+            To::Later(due) => self.schedule(broker, *due).await,
             To::Lane => {
                 let message = || Message { lane: self.lane.clone(), id: self.name.clone(), bytes: self.bytes.clone() };
                 match insist("publish a retry", || if_possible(broker, message())).await? {

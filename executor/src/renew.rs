@@ -2,43 +2,82 @@
 //!
 //! Runs on the executor's own thread, where no handler can hold it up; see [`crate::Executor`].
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::MissedTickBehavior;
-use wf_broker::{Delivery, Lease};
-use wf_schema::RunId;
+use tokio::time::{Instant, MissedTickBehavior};
+use wf_broker::{BoxFuture, Delivery, Lease, LogEnd};
+use wf_schema::{Millis, RunId, now};
 
-/// The leases held by a node. A run has more than one when the broker, not hearing our renewals, delivered it to us
-/// again while we still had it.
-#[derive(Default)]
+/// The leases held by a node.
 pub(crate) struct Renewals {
-    held: Mutex<HashMap<RunId, Vec<Arc<dyn Lease>>>>,
+    /// How long a delivery stays ours without a renewal.
+    lease: Duration,
+    held: Mutex<BTreeMap<RunId, Holding>>,
+    beat: Mutex<Beat>,
+}
+
+/// What is held of one run: more than one lease when the broker, not hearing our renewals, delivered it to us again
+/// while we still had it.
+struct Holding {
+    leases: Vec<Arc<dyn Lease>>,
+    since: Instant,
+    /// Whether the lease may have run out at some time, so that others may have had the run meanwhile.
+    doubtful: bool,
+}
+
+/// When leases were last renewed. A process that is stopped, on a machine that sleeps or is moved, renews nothing; and
+/// what it then finds in its buffers was sent long ago, however fresh it looks.
+#[derive(Default)]
+struct Beat {
+    last: Option<(Instant, Millis)>,
+    doubt_until: Option<Instant>,
+}
+
+impl Beat {
+    /// Whether the last one was so long ago that this process was surely stopped, by either clock: one may have stood
+    /// still with it.
+    fn was_stopped(&self, longest: Duration) -> bool {
+        self.last.is_some_and(|(at, wall)| at.elapsed() > longest || Duration::from_millis(now().saturating_sub(wall)) > longest)
+    }
 }
 
 impl Renewals {
+    pub(crate) fn new(lease: Duration) -> Self {
+        Self { lease, held: Mutex::default(), beat: Mutex::default() }
+    }
+
     /// Holds on to `delivery`. `None` when this node holds the run already: then the new lease joins the old one, and
     /// there is nothing to run.
     pub(crate) fn hold(self: &Arc<Self>, delivery: &Delivery) -> Option<Held> {
         let lease = delivery.lease.clone();
+        let doubtful = delivery.delivered > 1 || self.is_in_doubt();
         match self.held.lock().entry(delivery.run) {
-            Entry::Occupied(mut leases) => {
-                leases.get_mut().push(lease);
+            Entry::Occupied(mut holding) => {
+                let holding = holding.get_mut();
+                holding.leases.push(lease);
+                holding.doubtful = true;
                 None
             }
             Entry::Vacant(place) => {
-                place.insert(vec![lease]);
-                Some(Held { renewals: self.clone(), run: delivery.run })
+                place.insert(Holding { leases: vec![lease], since: Instant::now(), doubtful });
+                Some(Held { renewals: self.clone(), run: delivery.run, lease: delivery.lease.clone() })
             }
         }
     }
 
-    /// Renews all that is held at a third of `lease`, for ever.
-    pub(crate) async fn keep(self: Arc<Self>, lease: Duration) {
-        let mut beat = tokio::time::interval(lease / 3);
+    /// Whether what comes now may have been sent long ago.
+    fn is_in_doubt(&self) -> bool {
+        let beat = self.beat.lock();
+        beat.was_stopped(self.lease * 2 / 3) || beat.doubt_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Renews all that is held at a third of the lease, for ever.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        let mut beat = tokio::time::interval(self.lease / 3);
         // After a stall one renewal of each is what is needed, not one for each beat that was missed.
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -48,7 +87,20 @@ impl Renewals {
     }
 
     fn renew(&self) {
-        let leases: Vec<_> = self.held.lock().values().flatten().cloned().collect();
+        let stopped = {
+            let mut beat = self.beat.lock();
+            let stopped = beat.was_stopped(self.lease * 2 / 3);
+            beat.last = Some((Instant::now(), now()));
+            if stopped {
+                beat.doubt_until = Some(Instant::now() + self.lease);
+            }
+            stopped
+        };
+        let leases: Vec<_> = {
+            let mut held = self.held.lock();
+            held.values_mut().for_each(|holding| holding.doubtful |= stopped);
+            held.values().flat_map(|holding| &holding.leases).cloned().collect()
+        };
         leases.iter().for_each(|lease| lease.renew());
     }
 
@@ -62,12 +114,28 @@ impl Renewals {
 pub(crate) struct Held {
     renewals: Arc<Renewals>,
     run: RunId,
+    /// The first: of the delivery that is run.
+    lease: Arc<dyn Lease>,
 }
 
 impl Held {
-    /// The message is done.
-    pub(crate) fn ack(self) {
-        self.let_go().iter().for_each(|lease| lease.ack());
+    /// The message is done, and `end` is the end of its log.
+    pub(crate) fn ack(self, mut end: Option<LogEnd>) {
+        // The latest first: its delivery is the one that the broker knows best.
+        self.let_go().iter().rev().for_each(|lease| lease.ack(end.take()));
+    }
+
+    /// Whether the lease may have run out at some time, so that others may have had the run meanwhile. A renewal that
+    /// was sent is not one that arrived, so whoever has held a run for longer than one lease cannot be sure either.
+    pub(crate) fn may_have_lapsed(&self) -> bool {
+        let held = self.renewals.held.lock();
+        held.get(&self.run).is_none_or(|holding| holding.doubtful || holding.since.elapsed() >= self.renewals.lease)
+            || self.renewals.is_in_doubt()
+    }
+
+    /// Whether the message is still stored.
+    pub(crate) fn stored(&self) -> BoxFuture<'_, bool> {
+        self.lease.stored()
     }
 
     /// The message is for others, from now on.
@@ -77,7 +145,7 @@ impl Held {
 
     /// Taken out before they are settled, so that none is renewed after its ack.
     fn let_go(&self) -> Vec<Arc<dyn Lease>> {
-        self.renewals.held.lock().remove(&self.run).unwrap_or_default()
+        self.renewals.held.lock().remove(&self.run).map(|holding| holding.leases).unwrap_or_default()
     }
 }
 
@@ -103,7 +171,10 @@ mod tests {
     }
 
     impl Lease for Counting {
-        fn ack(&self) {
+        fn stored(&self) -> BoxFuture<'_, bool> {
+            Box::pin(std::future::ready(Ok(true)))
+        }
+        fn ack(&self, _: Option<LogEnd>) {
             self.acked.fetch_add(1, Ordering::Relaxed);
         }
         fn renew(&self) {
@@ -115,6 +186,7 @@ mod tests {
     fn delivery(sequence: u64, lease: &Arc<Counting>) -> Delivery {
         Delivery {
             lane: Lane::default(),
+            id: "".into(),
             bytes: Bytes::new(),
             run: RunId::new('t', sequence),
             delivered: 1,
@@ -127,8 +199,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_held_is_renewed_at_a_third_of_the_lease() {
-        let renewals = Arc::new(Renewals::default());
-        let keeper = tokio::spawn(renewals.clone().keep(Duration::from_secs(30)));
+        let renewals = Arc::new(Renewals::new(Duration::from_secs(30)));
+        let keeper = tokio::spawn(renewals.clone().keep());
         let lease = Arc::new(Counting::default());
         let held = renewals.hold(&delivery(1, &lease)).unwrap();
         tokio::time::sleep(Duration::from_secs(31)).await;
@@ -142,12 +214,12 @@ mod tests {
 
     #[test]
     fn a_run_that_is_held_already_is_joined() {
-        let renewals = Arc::new(Renewals::default());
+        let renewals = Arc::new(Renewals::new(Duration::from_secs(30)));
         let (first, second) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
         let held = renewals.hold(&delivery(7, &first)).unwrap();
         assert!(renewals.hold(&delivery(7, &second)).is_none());
         renewals.renew();
-        held.ack();
+        held.ack(None);
         for lease in [first, second] {
             assert_eq!((lease.renewed.load(Ordering::Relaxed), lease.acked.load(Ordering::Relaxed)), (1, 1));
         }

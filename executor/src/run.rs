@@ -130,7 +130,7 @@ async fn bury_whole(node: &Node, delivery: &Delivery, held: Held, error: &WireEr
     let queue = &delivery.lane.queue;
     insist("bury", || node.broker.bury(queue.clone(), id.clone(), bytes.clone())).await?;
     // Only now: a message that is gone is buried by nobody.
-    held.ack();
+    held.ack(None);
     node.tally.settled(std::iter::once(State::Discarded));
     count_up(&node.tally.acked, 1);
     Ok(())

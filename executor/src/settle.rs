@@ -2,7 +2,8 @@
 //!
 //! 1. *Append* record k of (batch, run), if the log still stands at k - 1. The record is the commit point: what is in
 //!    it has happened. Who is refused has been overtaken: it publishes nothing and acknowledges nothing.
-//! 2. *Publish* what the record obliges to, under names made from (batch, run, k). After the append, because a retry
+//! 2. *Publish* what the record obliges to, under names made from (batch, run, k): the record itself, for those who want
+//!    to know, retries and dead letters. After the append, because a retry
 //!    that was published for an outcome which is not on record would run beside the original. Before anything else,
 //!    because record k + 1 says that the publications of record k are done.
 //! 3. *Ack*. Last, because a message that is gone brings nobody back to repeat step 2.
@@ -19,14 +20,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::Instant;
-use wf_broker::{Broker, BrokerError, Version};
+use wf_broker::{Broker, BrokerError, LogEnd, Version};
 use wf_schema::{Mark, Record, RecordBuilder, RecordHeader, State, WireError, now};
 
 use crate::intake::Work;
 use crate::node::Node;
 use crate::outcome::{Done, End, Outcome};
 use crate::patience::insist;
-use crate::publication::plan;
+use crate::publication::{copy, plan};
 use crate::renew::Held;
 use crate::stats::count_up;
 use crate::suspicion::Suspicion;
@@ -40,6 +41,8 @@ const SMALLEST: usize = 4 * 1024;
 
 /// How long what was read of a run's records counts as what is there.
 const FRESH: Duration = Duration::from_millis(500);
+/// How often an append gives way to records of another message of the same name before it counts as fenced.
+const OTHERS: u32 = 3;
 
 /// Why a run cannot be settled here.
 #[derive(Debug, thiserror::Error)]
@@ -72,11 +75,27 @@ pub(crate) struct Settling {
     again: bool,
     /// Whether jobs are marked on record as begun by us.
     marked: bool,
+    /// Whether the log has ended: somebody has settled the run whole, and only the ack was lost.
+    ended: bool,
 }
 
 /// A record that stands in the log and whose publications may be missing.
 #[must_use = "what the record obliges to is still to be published"]
-struct Appended(Option<Record>);
+enum Appended {
+    /// It obliges to nothing.
+    Silent,
+    /// It is to be shown to readers, and no more.
+    Quiet(u32, Bytes),
+    /// It has jobs that go on, or have died.
+    Record(Box<Record>, Bytes),
+}
+
+impl Appended {
+    /// What `record`, read from `bytes`, may oblige to.
+    fn of(record: Record, bytes: Bytes) -> Self {
+        if record.iter().next().is_none() { Self::Silent } else { Self::Record(Box::new(record), bytes) }
+    }
+}
 
 impl Settling {
     /// Takes the run up where its last holder left it: which places are settled already, and what is known against the
@@ -91,10 +110,12 @@ impl Settling {
         let mut settled = vec![false; work.len()];
         let mut suspicion = Suspicion::default();
         let writer = node.writer();
-        let mut this = Self { node, work, held, writer, step: 0, version: Version::NONE, since, again, marked: false };
+        let (step, version) = (0, Version::NONE);
+        let mut this = Self { node, work, held, writer, step, version, since, again, marked: false, ended: false };
         if again {
             let log = this.log().await?;
-            suspicion = Suspicion::read(&log.records, &this.work, |writer| this.node.is_own(writer));
+            suspicion =
+                Suspicion::read(log.records.iter().map(|(record, _)| record), &this.work, |writer| this.node.is_own(writer));
             this.follow(log, &mut settled).await?;
         }
         Ok((this, settled, suspicion))
@@ -107,30 +128,41 @@ impl Settling {
             return Ok(());
         }
         let log = self.log().await?;
-        if log.steps == self.step {
-            return Ok(());
+        if log.steps != self.step || log.ended {
+            return self.follow(log, settled).await;
         }
-        self.follow(log, settled).await
+        // No record, but it may have been settled without one.
+        if self.version == Version::NONE && !self.is_stored().await? {
+            return Err(Lost::Fenced);
+        }
+        Ok(())
     }
 
     /// Goes on from where `log` stands.
     async fn follow(&mut self, log: Log, settled: &mut [bool]) -> Result<(), Lost> {
-        for outcome in log.records.iter().flat_map(Record::iter) {
+        (self.step, self.version, self.ended) = (log.steps, log.version, log.ended);
+        if log.ended {
+            // All that its records obliged to was published before.
+            settled.fill(true);
+            return Ok(());
+        }
+        for outcome in log.records.iter().flat_map(|(record, _)| record.iter()) {
             if let Some(place) = self.work.place_of(outcome.index()) {
                 settled[place] = true;
             }
         }
-        (self.step, self.version) = (log.steps, log.version);
-        self.publish(Appended(log.records.into_iter().last())).await
+        match log.records.into_iter().last() {
+            Some((record, bytes)) => self.publish(Appended::of(record, bytes)).await,
+            None => Ok(()),
+        }
     }
 
     /// Says on record what is begun next, before it is.
     pub(crate) async fn mark(&mut self, mark: Mark) -> Result<(), Lost> {
         self.marked = mark != Mark::Nothing;
         let record = RecordBuilder::new(self.header()).marking(mark);
-        // It obliges to nothing.
-        let Appended(_) = self.append(&[], record.encode()).await?;
-        Ok(())
+        let appended = self.append(&[], record.encode()).await?;
+        self.publish(appended).await
     }
 
     /// Its jobs begin: only from now on there is something to settle.
@@ -166,13 +198,22 @@ impl Settling {
     /// the message gone. But of a run that was delivered before, records may be missing from what was read (a replica may
     /// lag), and with them retries that nobody has published; then only the append tells, and there is always one.
     pub(crate) async fn finish(mut self, done: Done) -> Result<(), Lost> {
-        let quick = !self.again && self.since.elapsed() <= self.node.options.checkpoint_interval() + Duration::from_millis(100);
+        let remember = self.work.header.remember;
+        let quick = !self.again
+            && remember == 0
+            && self.since.elapsed() <= self.node.options.checkpoint_interval() + Duration::from_millis(100);
         match done.plain().filter(|_| quick) {
             // Nothing to say but that all is done, which the ack says by itself, at whatever holder's hands.
             Some(completed) => count_up(&self.node.tally.completed, completed),
             None => self.commit(&done.into_outcomes()).await?,
         }
-        self.held.ack();
+        if remember > 0 && self.version == Version::NONE {
+            // A batch of no jobs. It was there all the same.
+            self.mark(Mark::Nothing).await?;
+        }
+        let keep = Some(Duration::from_secs(remember.into())).filter(|keep| !keep.is_zero());
+        let end = LogEnd { log: self.work.log.clone(), version: self.version, keep };
+        self.held.ack(Some(end).filter(|_| self.version != Version::NONE && !self.ended));
         count_up(&self.node.tally.acked, 1);
         Ok(())
     }
@@ -193,7 +234,7 @@ impl Settling {
     fn header(&self) -> RecordHeader {
         RecordHeader {
             batch: self.work.header.id,
-            run: self.work.run,
+            run: self.work.log.run,
             step: self.step,
             writer: self.writer,
             executor: self.node.options.name().to_owned(),
@@ -231,36 +272,70 @@ impl Settling {
 
     /// Step 1.
     async fn append(&mut self, outcomes: &[Outcome], bytes: Bytes) -> Result<Appended, Lost> {
-        let (batch, run, broker) = (self.work.header.id, self.work.run, &self.node.broker);
-        self.version = match insist("append a record", || broker.append(batch, run, self.version, bytes.clone())).await {
-            Ok(version) => version,
-            Err(BrokerError::Fenced) => self.read_back().await?.ok_or(Lost::Fenced)?,
-            Err(error) => return Err(error.into()),
-        };
+        let opens = self.version == Version::NONE;
+        self.version = self.append_where_it_stands(&bytes).await?;
+        let step = self.step;
         self.step += 1;
         count_up(&self.node.tally.appends, 1);
-        // Read from the bytes that stand in the log, so that what is published now is what whoever reads them later
-        // would publish.
-        let quiet = outcomes.iter().all(|outcome| outcome.state() == State::Completed);
-        Ok(Appended(if quiet { None } else { Some(Record::decode(&bytes, self.node.options.reading())?) }))
+        // The first record of a run is taken from whoever writes it when nobody remembers the run any more: also from one
+        // who was stopped until another had settled it and the end of its log was forgotten.
+        if opens && self.held.may_have_lapsed() && !self.is_stored().await? {
+            let end = LogEnd { log: self.work.log.clone(), version: self.version, keep: None };
+            insist("end a log", || self.node.broker.end(end.clone())).await?;
+            return Err(Lost::Fenced);
+        }
+        Ok(match outcomes {
+            [] => Appended::Silent,
+            outcomes if outcomes.iter().all(|outcome| outcome.state() == State::Completed) => Appended::Quiet(step, bytes),
+            // Read from the bytes that stand in the log, so that what is published now is what whoever reads them later
+            // would publish.
+            _ => Appended::Record(Box::new(Record::decode(&bytes, self.node.options.reading())?), bytes),
+        })
     }
 
-    /// Whether the append that was refused had been done before, and only its answer was lost: then our own record is
-    /// the last in the log. If others follow it, their writer has taken over all that ours obliges to.
-    async fn read_back(&self) -> Result<Option<Version>, Lost> {
-        let log = self.log().await?;
-        let ours = |last: &Record| (last.header().writer, last.header().step) == (self.writer, self.step);
-        Ok(log.records.last().is_some_and(ours).then_some(log.version))
+    async fn append_where_it_stands(&self, bytes: &Bytes) -> Result<Version, Lost> {
+        let broker = &self.node.broker;
+        let mut expected = self.version;
+        for _ in 0..=OTHERS {
+            let appended = insist("append a record", || broker.append(self.work.log.clone(), expected, bytes.clone())).await;
+            match appended {
+                Err(BrokerError::Fenced) => {}
+                appended => return Ok(appended?),
+            }
+            let log = self.log().await?;
+            // It had been done before, and only its answer was lost: then our own record is the last in the log. If
+            // others follow it, their writer has taken over all that ours obliges to.
+            let ours = |(last, _): &(Record, Bytes)| (last.header().writer, last.header().step) == (self.writer, self.step);
+            if log.records.last().is_some_and(ours) {
+                return Ok(log.version);
+            }
+            // A message that is long gone had the same name, and these are its records: they are no fence to ours.
+            let others = log.steps == 0 && !log.ended && self.step == 0 && log.version != expected;
+            if !others {
+                break;
+            }
+            expected = log.version;
+        }
+        Err(Lost::Fenced)
+    }
+
+    async fn is_stored(&self) -> Result<bool, Lost> {
+        Ok(insist("look for a message", || self.held.stored()).await?)
     }
 
     /// Step 2.
-    async fn publish(&self, Appended(record): Appended) -> Result<(), Lost> {
-        let Some(record) = record else { return Ok(()) };
+    async fn publish(&self, appended: Appended) -> Result<(), Lost> {
+        let (step, bytes, record) = match appended {
+            Appended::Silent => return Ok(()),
+            Appended::Quiet(step, bytes) => (step, bytes, None),
+            Appended::Record(record, bytes) => (record.header().step, bytes, Some(record)),
+        };
         let broker: &dyn Broker = &*self.node.broker;
         let mut max = broker.max_message();
         loop {
-            let publications = plan(&record, &self.work, max)?;
-            let each = publications.into_iter().map(|publication| publication.publish(broker));
+            let copy = copy(&self.work.log, step, &self.work.lane, bytes.clone());
+            let follows = record.as_ref().map(|record| plan(record, &self.work, max)).transpose()?.unwrap_or_default();
+            let each = std::iter::once(copy).chain(follows).map(|publication| publication.publish(broker));
             match stream::iter(each).buffer_unordered(TOGETHER).try_collect::<()>().await {
                 Err(BrokerError::TooLarge { .. }) if max > SMALLEST => max /= 2,
                 answer => return Ok(answer?),
@@ -270,15 +345,15 @@ impl Settling {
 
     /// What stands in the log of the run.
     async fn log(&self) -> Result<Log, Lost> {
-        let (batch, run, broker) = (self.work.header.id, self.work.run, &self.node.broker);
-        let mut log = Log { records: Vec::new(), steps: 0, version: Version::NONE };
-        for logged in insist("read records", || broker.read(batch)).await?.into_iter().filter(|logged| logged.run == run) {
-            log.steps += 1;
-            log.version = logged.version;
+        let (name, broker) = (&self.work.log, &self.node.broker);
+        let logged = insist("read records", || broker.read_run(name.clone())).await?;
+        let steps = u32::try_from(logged.records.len()).unwrap_or(u32::MAX);
+        let mut log = Log { records: Vec::new(), steps, version: logged.version, ended: logged.ended };
+        for logged in logged.records {
             match Record::decode(&logged.bytes, self.node.options.reading()) {
-                Ok(record) => log.records.push(record),
+                Ok(record) => log.records.push((record, logged.bytes)),
                 // What it settled is run again: twice is better than never.
-                Err(error) => tracing::error!(%batch, %run, %error, "a record cannot be read"),
+                Err(error) => tracing::error!(batch = %name.batch, run = %name.run, %error, "a record cannot be read"),
             }
         }
         Ok(log)
@@ -287,11 +362,13 @@ impl Settling {
 
 /// The log of one run.
 struct Log {
-    /// Those that can be read, in order.
-    records: Vec<Record>,
+    /// Those that can be read, in order, and their bytes.
+    records: Vec<(Record, Bytes)>,
     /// How many there are.
     steps: u32,
     version: Version,
+    /// Somebody has settled the run whole.
+    ended: bool,
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(crate) struct Group {
 impl Suspicion {
     /// What `records`, all that can be read of the run's log, say about its jobs. What a writer who `lives` has marked
     /// is no loss: the link to it is, or its lease.
-    pub(crate) fn read(records: &[Record], work: &Work, lives: impl Fn(u64) -> bool) -> Self {
+    pub(crate) fn read<'a>(records: impl IntoIterator<Item = &'a Record>, work: &Work, lives: impl Fn(u64) -> bool) -> Self {
         let mut this = Self::default();
         let mut settled = vec![false; work.len()];
         // Who began something, and what.

@@ -147,7 +147,8 @@ impl<R: Default + Clone> Batcher<R> {
         self.close_full(place, now.clock);
         let Some(slot) = self.slots.get_mut(place) else { return };
         let id = (self.new_id)();
-        let header = Header { id, enqueued_at: now.wall, due: place.due, format: place.format, hops: 0, trace: None, remember: 0 };
+        let header =
+            Header { id, enqueued_at: now.wall, due: place.due, format: place.format, hops: 0, trace: None, remember: 0 };
         let trace = trace.map(str::to_owned);
         let (batch, receipt) = (BatchBuilder::new(header), R::default());
         slot.open = Some(Open { batch, receipt, held: BATCH_COST, run_time: Duration::ZERO, trace });

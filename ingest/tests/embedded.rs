@@ -9,7 +9,7 @@ use std::sync::Arc;
 use reqwest::StatusCode;
 use serde_json::json;
 use support::http::{Answer, Site};
-use wf_broker::{Broker, Delivery, DeliverySource, Embedded, EmbeddedOptions, Version};
+use wf_broker::{Broker, Delivery, DeliverySource, Embedded, EmbeddedOptions, RunLog, Version};
 use wf_schema::{Batch, JobId, Kind, Lane, Limits, Priority, Queue, RecordBuilder, RecordHeader, now};
 
 fn broker() -> Arc<dyn Broker> {
@@ -32,7 +32,7 @@ async fn take(source: &mut Box<dyn DeliverySource>, count: usize) -> HashMap<Job
             let args = String::from_utf8(job.args().to_vec()).unwrap();
             assert!(taken.insert(job.id(), (args, delivery.clone())).is_none());
         }
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     taken
 }
@@ -65,7 +65,10 @@ async fn jobs_go_from_http_to_their_lanes_and_their_outcomes_come_back() {
     };
     let mut record = RecordBuilder::new(header);
     assert!(record.completed(0, 1, &Kind::new("math_add").unwrap(), b"5"));
-    broker.append(id.batch, delivery.run, Version::NONE, record.encode()).await.unwrap();
+    broker
+        .append(RunLog { batch: id.batch, run: delivery.run, message: delivery.id.clone() }, Version::NONE, record.encode())
+        .await
+        .unwrap();
     let answer = waiting.await.unwrap();
     assert_eq!((answer.status, &answer.body["state"], &answer.body["result"]), (StatusCode::OK, &json!("completed"), &json!(5)));
     assert_eq!((&answer.body["queue"], &answer.body["priority"]), (&json!("mail"), &json!("high")));

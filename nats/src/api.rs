@@ -296,7 +296,7 @@ pub(crate) fn acknowledged(answer: &Answered) -> Result<Acknowledged, ApiError> 
 }
 
 /// The answer, if it is no error.
-fn accepted(answer: &[u8]) -> Result<Value, ApiError> {
+pub(crate) fn accepted(answer: &[u8]) -> Result<Value, ApiError> {
     let answer: Value = serde_json::from_slice(answer).map_err(ApiError::Unreadable)?;
     match &answer["error"] {
         Value::Null => Ok(answer),

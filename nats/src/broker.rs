@@ -18,6 +18,7 @@ use crate::factory::FactorySettings;
 use crate::home::Home;
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
+use crate::lease::Ends;
 use crate::options::{LinkSettings, NatsOptions};
 use crate::orphans::Orphans;
 use crate::setup::{OnDifference, SetupError, bind, setup};
@@ -29,6 +30,8 @@ use crate::source::Flows;
 pub struct NatsBroker {
     pub(crate) layout: Layout,
     pub(crate) settings: FactorySettings,
+    /// What ends of logs are made with.
+    pub(crate) ends: Arc<Ends>,
     pub(crate) link: LinkSettings,
     pub(crate) counters: Arc<Counters>,
     pub(crate) consumers: Arc<LaneConsumers>,
@@ -77,7 +80,10 @@ impl NatsBroker {
         let first = Arc::new(first);
         let clock = AbortOnDropHandle::new(tokio::spawn(clock::keep_asking(first.clone(), options.layout.clone())));
         tracing::info!(broker = options.name, lease_s = settings.lease.as_secs_f32(), "connected to the factory's broker");
+        // Whoever lost a run to another has noticed by then, or asks whether its message is there.
+        let window = settings.dedup_window.max(2 * settings.lease);
         Ok(Arc::new(Self {
+            ends: Arc::new(Ends { layout: options.layout.clone(), window }),
             consumers: Arc::new(LaneConsumers::new(options.layout.clone(), settings.clone())),
             layout: options.layout,
             settings,

@@ -12,7 +12,7 @@ use crate::broker::NatsBroker;
 use crate::connection::Connection;
 use crate::exchange::Unanswered;
 use crate::layout::Layout;
-use crate::lease::NatsLease;
+use crate::lease::{Ends, NatsLease};
 use crate::pull::Leg;
 use crate::schedule::EVERY;
 use crate::source::{Flow, LaneSource};
@@ -36,7 +36,7 @@ impl NatsBroker {
                 lane: lane.clone(),
                 connection: connection.clone(),
                 consumers: self.consumers.clone(),
-                layout: self.layout.clone(),
+                ends: self.ends.clone(),
                 stream: stream.clone(),
                 flow: flow.clone(),
                 expires: self.link.pull_expires,
@@ -66,7 +66,8 @@ impl Consume for NatsBroker {
 }
 
 /// The delivery that `message` is, if it is one.
-pub(crate) fn delivery(layout: &Layout, lane: &Lane, connection: &Arc<Connection>, message: Message) -> Option<Delivery> {
+pub(crate) fn delivery(ends: &Arc<Ends>, lane: &Lane, connection: &Arc<Connection>, message: Message) -> Option<Delivery> {
+    let layout = &ends.layout;
     let reply = message.reply.clone()?;
     let origin = Origin::of(&reply)?;
     let fired = message.headers.as_ref().and_then(|headers| {
@@ -91,14 +92,27 @@ pub(crate) fn delivery(layout: &Layout, lane: &Lane, connection: &Arc<Connection
     };
     Some(Delivery {
         lane: lane.clone(),
+        id: called(layout, &message),
         bytes: message.payload,
         run: RunId::new(if origin.later { 'l' } else { 'j' }, origin.sequence),
         delivered: origin.delivered,
         fallback_id,
         stored_at: origin.stored_at(),
         fired,
-        lease: Arc::new(NatsLease::new(connection.clone(), reply, origin)),
+        lease: Arc::new(NatsLease::new(connection.clone(), reply, origin, ends.clone())),
     })
+}
+
+/// What `message` was called when it was stored. A firing has lost the id of its schedule, and tells its subject.
+fn called(layout: &Layout, message: &Message) -> Arc<str> {
+    let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str());
+    let scheduled = || layout.schedule_key(header("Nats-Scheduler")?);
+    header("Nats-Msg-Id").or_else(scheduled).unwrap_or_default().into()
+}
+
+/// The same in nanoseconds.
+pub(crate) fn nanos(rfc3339: &str) -> Option<u64> {
+    chrono::DateTime::parse_from_rfc3339(rfc3339).ok()?.timestamp_nanos_opt()?.try_into().ok()
 }
 
 /// The time that the server writes as `rfc3339`.

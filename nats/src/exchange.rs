@@ -172,13 +172,14 @@ impl Exchange {
         }
     }
 
-    /// Sends `payload` to `subject`, again and again until it is confirmed. Waits for nothing.
-    pub(crate) fn settle(&self, subject: Subject, payload: Bytes) {
+    /// Sends `payload` to `subject`, again and again until it is confirmed, and then stores `then`, if there is such, in
+    /// the same way. Waits for nothing.
+    pub(crate) fn settle(&self, subject: Subject, payload: Bytes, then: Option<Part>) {
         let part = Part { subject, headers: None, payload };
         // A closed connection settles nothing more: what it held comes again when its lease is over.
         let mut table = self.shared.table.lock();
         let gathered = table.gathers_until(Instant::now()).is_some();
-        let added = table.add(Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle)).is_ok();
+        let added = table.add(Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle).then(then)).is_ok();
         // One among those that wait for more changes nothing.
         if added && !(gathered && table.gathers_until(Instant::now()).is_some()) {
             drop(table);
@@ -280,8 +281,12 @@ impl Shared {
             self.unheard.store(0, Ordering::Release);
         }
         let Some(id) = message.subject.strip_prefix(self.inbox.as_str()).and_then(|id| id.parse().ok()) else { return };
-        if self.table.lock().answered(id, message) {
+        let mut table = self.table.lock();
+        if table.answered(id, message) {
             self.confirmed.notify_waiters();
+        }
+        if table.has_more_to_send() {
+            self.work.notify_one();
         }
     }
 

@@ -14,7 +14,9 @@ pub(crate) struct Layout {
     pub(crate) jobs: String,
     /// Batches for later, and those whose time has come.
     pub(crate) later: String,
-    /// The outcome log.
+    /// The logs of the runs.
+    pub(crate) runs: String,
+    /// The outcomes, for readers.
     pub(crate) results: String,
     /// Dead letters.
     pub(crate) dead: String,
@@ -39,6 +41,7 @@ impl Layout {
                 prefix: prefix.into(),
                 jobs: stream("JOBS"),
                 later: stream("LATER"),
+                runs: stream("RUNS"),
                 results: stream("RESULTS"),
                 dead: stream("DEAD"),
                 state: stream("STATE"),
@@ -87,12 +90,27 @@ impl Layout {
     }
 
     /// The log of (`batch`, `run`).
-    pub(crate) fn log_subject(&self, batch: BatchId, run: RunId) -> String {
+    pub(crate) fn run_subject(&self, batch: BatchId, run: RunId) -> String {
+        format!("{}.runs.{batch}.{run}", self.prefix)
+    }
+
+    /// The logs of all runs of `batch`.
+    pub(crate) fn runs_filter(&self, batch: BatchId) -> String {
+        format!("{}.runs.{batch}.>", self.prefix)
+    }
+
+    /// The batch and run that the subject of a run's log tells.
+    pub(crate) fn run_of(&self, subject: &str) -> Option<(BatchId, RunId)> {
+        self.batch_and_run(subject, ".runs.")
+    }
+
+    /// The outcomes of (`batch`, `run`).
+    pub(crate) fn outcome_subject(&self, batch: BatchId, run: RunId) -> String {
         format!("{}.results.{batch}.{run}", self.prefix)
     }
 
-    /// The logs of all runs of `batch`, or of all batches.
-    pub(crate) fn log_filter(&self, batch: Option<BatchId>) -> String {
+    /// The outcomes of all runs of `batch`, or of all batches.
+    pub(crate) fn outcome_filter(&self, batch: Option<BatchId>) -> String {
         let mut filter = format!("{}.results.", self.prefix);
         match batch {
             // Writing to a String cannot fail.
@@ -102,10 +120,20 @@ impl Layout {
         filter
     }
 
-    /// The batch and run that a log's subject tells.
-    pub(crate) fn log_of(&self, subject: &str) -> Option<(BatchId, RunId)> {
-        let (batch, run) = subject.strip_prefix(self.prefix.as_str())?.strip_prefix(".results.")?.split_once('.')?;
+    /// The batch and run that an outcome's subject tells.
+    pub(crate) fn outcome_of(&self, subject: &str) -> Option<(BatchId, RunId)> {
+        self.batch_and_run(subject, ".results.")
+    }
+
+    fn batch_and_run(&self, subject: &str, what: &str) -> Option<(BatchId, RunId)> {
+        let (batch, run) = subject.strip_prefix(self.prefix.as_str())?.strip_prefix(what)?.split_once('.')?;
         Some((batch.parse().ok()?, run.parse().ok()?))
+    }
+
+    /// The key that what was scheduled at `subject` was scheduled under, now or again and again.
+    pub(crate) fn schedule_key<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        let rest = subject.strip_prefix(self.prefix.as_str())?;
+        rest.strip_prefix(".at.").or_else(|| rest.strip_prefix(".cron."))
     }
 
     /// Dead letters of `queue`.
@@ -152,6 +180,7 @@ impl Default for Layout {
             prefix: String::new(),
             jobs: String::new(),
             later: String::new(),
+            runs: String::new(),
             results: String::new(),
             dead: String::new(),
             state: String::new(),
@@ -177,11 +206,14 @@ mod tests {
         assert_eq!(Layout::lane_of(&Layout::consumer(&high)), Some(high));
 
         let (batch, run) = (BatchId::new(), RunId::new('l', 7));
-        assert_eq!(layout.log_of(&layout.log_subject(batch, run)), Some((batch, run)));
-        assert!(layout.log_filter(Some(batch)).ends_with(&format!("{batch}.>")));
+        assert_eq!(layout.outcome_of(&layout.outcome_subject(batch, run)), Some((batch, run)));
+        assert_eq!(layout.run_of(&layout.run_subject(batch, run)), Some((batch, run)));
+        assert_eq!(layout.run_of(&layout.outcome_subject(batch, run)), None);
+        assert!(layout.outcome_filter(Some(batch)).ends_with(&format!("{batch}.>")));
         let key = Key::new("a.b").unwrap();
         assert_eq!(layout.cron_key(&layout.cron_subject(&key)), Some(key.clone()));
         assert_eq!(layout.cron_key(&layout.at_subject(&key)), None);
+        assert_eq!(layout.schedule_key(&layout.at_subject(&key)), Some("a.b"));
         assert_eq!(layout.dead_queue(&layout.dead_subject(&normal.queue)), Some(normal.queue));
     }
 }

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use bytes::Bytes;
-use wf_broker::Lease;
+use serde_json::{Value, json};
+use wf_broker::{BoxFuture, Lease, LogEnd, Result};
 
+use crate::api::code;
 use crate::connection::Connection;
-use crate::consume::Origin;
-use crate::exchange::ACK;
+use crate::consume::{Origin, nanos};
+use crate::exchange::{ACK, NobodyThere, Part};
+use crate::layout::Layout;
+use crate::outcome_log::end_of;
 
 /// The hold on one delivery.
 pub(crate) struct NatsLease {
@@ -19,30 +23,58 @@ pub(crate) struct NatsLease {
     /// Where JetStream hears of this delivery.
     reply: Subject,
     origin: Origin,
+    /// What ends of logs are made with.
+    ends: Arc<Ends>,
     settled: AtomicBool,
 }
 
+/// Where logs end, and for how long that is remembered at least.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) layout: Layout,
+    pub(crate) window: Duration,
+}
+
 impl NatsLease {
-    pub(crate) fn new(connection: Arc<Connection>, reply: Subject, origin: Origin) -> Self {
-        Self { connection, reply, origin, settled: AtomicBool::new(false) }
+    pub(crate) fn new(connection: Arc<Connection>, reply: Subject, origin: Origin, ends: Arc<Ends>) -> Self {
+        Self { connection, reply, origin, ends, settled: AtomicBool::new(false) }
     }
 
-    /// Settles it, if it was not before: whether it was not.
-    fn settle(&self, how: Bytes) -> bool {
+    /// Settles it, if it was not before, and stores `then` once that is confirmed: whether it was not.
+    fn settle(&self, how: Bytes, then: Option<Part>) -> bool {
         let first = !self.settled.swap(true, Ordering::AcqRel);
         if first {
             self.connection.counters.settled.add(1);
-            self.connection.exchange.settle(self.reply.clone(), how);
+            self.connection.exchange.settle(self.reply.clone(), how, then);
         }
         first
+    }
+
+    /// Asks the leader of the stream: a replica may still have what is gone.
+    async fn is_stored(&self) -> Result<bool> {
+        const WHAT: &str = "look for a message";
+        let Layout { jobs, later, .. } = &self.ends.layout;
+        let stream = if self.origin.later { later } else { jobs };
+        let request = json!({ "seq": self.origin.sequence });
+        let subject = format!("STREAM.MSG.GET.{stream}");
+        match self.connection.api_at_once::<Value>(&subject, &request, NobodyThere::AskAgain).await {
+            Ok(found) => Ok(found["message"]["time"].as_str().and_then(nanos) == Some(self.origin.stored_nanos)),
+            Err(error) if matches!(error.code(), Some(code::NO_MESSAGE | code::NO_SEQUENCE | code::STORE)) => Ok(false),
+            Err(error) => Err(error.into_broker(WHAT)),
+        }
     }
 }
 
 impl Lease for NatsLease {
-    fn ack(&self) {
-        if self.settle(Bytes::from_static(ACK)) {
+    fn ack(&self, end: Option<LogEnd>) {
+        let then = end.map(|end| end_of(&self.ends.layout, &end, self.ends.window));
+        if self.settle(Bytes::from_static(ACK), then) {
             self.connection.acked.remember(self.origin);
         }
+    }
+
+    fn stored(&self) -> BoxFuture<'_, bool> {
+        Box::pin(self.is_stored())
     }
 
     fn renew(&self) {
@@ -58,6 +90,6 @@ impl Lease for NatsLease {
             0 => Bytes::from_static(b"-NAK"),
             nanos => format!("-NAK {{\"delay\":{nanos}}}").into(),
         };
-        self.settle(how);
+        self.settle(how, None);
     }
 }

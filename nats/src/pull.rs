@@ -18,6 +18,7 @@ use crate::connection::Connection;
 use crate::consume::{Origin, delivery};
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
+use crate::lease::Ends;
 use crate::link::LinkState;
 use crate::source::Flow;
 
@@ -42,7 +43,7 @@ pub(crate) struct Leg {
     pub(crate) lane: Lane,
     pub(crate) connection: Arc<Connection>,
     pub(crate) consumers: Arc<LaneConsumers>,
-    pub(crate) layout: Layout,
+    pub(crate) ends: Arc<Ends>,
     /// The stream of the consumer.
     pub(crate) stream: String,
     pub(crate) flow: Arc<Flow>,
@@ -94,7 +95,7 @@ impl Leg {
             let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
             self.flow.at_most(self.number, 0);
             self.flow.pulling(self.number, 0);
-            let counts_since = self.connection.counts_since(&self.layout).await;
+            let counts_since = self.connection.counts_since(&self.ends.layout).await;
             let pulls = Pulls {
                 answers,
                 inbox,
@@ -250,7 +251,7 @@ impl Leg {
         self.flow.pulling(self.number, pulls.open.len());
         if delivery.delivered > 1 && origin.is_some_and(|origin| self.connection.acked.knows(origin)) {
             // The server has forgotten that it was acknowledged here.
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             self.flow.ended(self.number, 1, false);
         } else {
             pulls.lately.0 += 1;
@@ -265,7 +266,7 @@ impl Leg {
         }
         self.connection.counters.delivered.add(1);
         self.connection.counters.delivered_bytes.add(message.payload.len() as u64);
-        let mut delivery = delivery(&self.layout, &self.lane, &self.connection, message)?;
+        let mut delivery = delivery(&self.ends, &self.lane, &self.connection, message)?;
         if delivery.stored_at <= counts_since {
             delivery.delivered = delivery.delivered.max(2);
         }
@@ -327,7 +328,7 @@ impl Leg {
         // waiting for it spares those messages from waiting for the end of their lease. In a quiet one it is nothing,
         // and a message that came meanwhile would only be delivered once more than it need be.
         if pulls.lately.0 + pulls.lately.1 > QUIET {
-            let answered = tokio::time::timeout(LAST_WAIT, round_trip(&self.connection, &self.layout));
+            let answered = tokio::time::timeout(LAST_WAIT, round_trip(&self.connection, &self.ends.layout));
             tokio::pin!(answered);
             loop {
                 tokio::select! {

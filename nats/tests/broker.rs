@@ -19,7 +19,7 @@ use wf_nats::testing::{DelayProxy, ServerOptions, TestServer};
 use wf_nats::{
     ConnectError, FactorySettings, LinkSettings, NatsBroker, NatsOptions, OnDifference, SetupError, setup, setup_lanes,
 };
-use wf_schema::{BatchId, Lane, RunId};
+use wf_schema::{BatchId, Lane};
 
 fn quick() -> LinkSettings {
     let mut link = LinkSettings::default();
@@ -164,7 +164,7 @@ async fn a_lost_connection_in_mid_flow_loses_nothing() {
     while came.len() < MESSAGES {
         let delivery = source.next().await.unwrap();
         source.grant(1, delivery.bytes.len());
-        delivery.lease.ack();
+        delivery.lease.ack(None);
         // Each time with publishes, deliveries and acknowledgements on their way.
         if came.insert(delivery.bytes) && came.len() % 500 == 250 {
             proxy.cut();
@@ -192,7 +192,7 @@ async fn distance_costs_no_round_trip_per_message() {
         tokio::spawn(async move { try_join_all((0..MESSAGES).map(|n| broker.publish(message(&lane, n)))).await })
     };
     for taken in 1..=MESSAGES {
-        source.next().await.unwrap().lease.ack();
+        source.next().await.unwrap().lease.ack(None);
         if taken % 100 == 0 {
             source.grant(100, 1 << 20);
         }
@@ -222,8 +222,8 @@ async fn nobody_is_said_to_wait_where_as_much_is_in_flight_as_may_be() {
     // Who waits in vain for the third is not deaf: it is not to be had.
     let stats = broker.stats(lane()).await.unwrap();
     assert_eq!((stats.pending, stats.in_flight, stats.waiting), (1, 2, 0));
-    taken.iter().for_each(|delivery| delivery.lease.ack());
-    source.next().await.unwrap().lease.ack();
+    taken.iter().for_each(|delivery| delivery.lease.ack(None));
+    source.next().await.unwrap().lease.ack(None);
 }
 
 /// A user with the rights that docs/deploy.md says its role needs.
@@ -266,8 +266,12 @@ async fn what_is_not_allowed_is_denied_at_once() {
     let mut source = executor.lane(lane()).await.unwrap();
     source.grant(10, 1 << 20);
     let delivery = source.next().await.unwrap();
-    executor.append(BatchId::new(), RunId::new('j', 1), wf_broker::Version::NONE, "done".into()).await.unwrap();
-    delivery.lease.ack();
+    let log = wf_broker::RunLog { batch: BatchId::new(), run: delivery.run, message: delivery.id.clone() };
+    let version = executor.append(log.clone(), wf_broker::Version::NONE, "done".into()).await.unwrap();
+    executor.publish_outcome(log.clone(), 0, "done".into()).await.unwrap();
+    assert_eq!(executor.read_run(log.clone()).await.unwrap().version, version);
+    assert!(delivery.lease.stored().await.unwrap());
+    delivery.lease.ack(Some(wf_broker::LogEnd { log, version, keep: None }));
     executor.settled().await.unwrap();
     executor.ping().await.unwrap();
     // An executor says how long jobs run and asks who waits; ingest only reads what was said.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wf_broker::{Consume as _, Message, OutcomeLog as _, Publish as _, Version};
+use wf_broker::{Consume as _, Message, OutcomeLog as _, Publish as _, RunLog, Version};
 use wf_nats::testing::TestCluster;
 use wf_nats::{FactorySettings, LinkSettings, NatsBroker, NatsOptions, OnDifference, setup};
 use wf_schema::{BatchId, Lane, RunId};
@@ -89,9 +89,15 @@ impl Yard {
 
     async fn record(&self) -> BatchId {
         let batch = BatchId::new();
-        self.broker.append(batch, RunId::new('j', 1), Version::NONE, "a record".into()).await.unwrap();
+        let log = log_of(batch, 1);
+        self.broker.append(log.clone(), Version::NONE, "a record".into()).await.unwrap();
+        self.broker.publish_outcome(log, 0, "a record".into()).await.unwrap();
         batch
     }
+}
+
+fn log_of(batch: BatchId, run: u64) -> RunLog {
+    RunLog { batch, run: RunId::new('j', run), message: "a message".into() }
 }
 
 fn options(urls: Vec<String>) -> NatsOptions {
@@ -123,7 +129,7 @@ async fn consume(broker: Arc<NatsBroker>, came: Arc<Mutex<HashSet<String>>>) {
     source.grant(usize::MAX, usize::MAX);
     loop {
         let delivery = source.next().await.unwrap();
-        delivery.lease.ack();
+        delivery.lease.ack(None);
         came.lock().unwrap().insert(String::from_utf8_lossy(&delivery.bytes).into_owned());
     }
 }
@@ -152,7 +158,7 @@ async fn all_are_restarted_one_after_another() {
         yard.cluster.server(n).signal("USR2");
         yard.goes_on("lame duck").await;
         yard.cluster.restart(n);
-        for stream in ["WF_JOBS", "WF_RESULTS"] {
+        for stream in ["WF_JOBS", "WF_RUNS", "WF_RESULTS"] {
             yard.cluster.in_step(stream).await;
         }
         yard.goes_on("a restart").await;
@@ -174,7 +180,7 @@ async fn one_is_cut_off_with_its_clients() {
     let refused = inside.publish(message(0)).await;
     assert!(refused.as_ref().is_err_and(|error| error.is_retryable()), "the minority accepts: {refused:?}");
     // Nor does it let anybody append to a log: its fence would be none.
-    let fenced = inside.append(batch, RunId::new('j', 2), Version::NONE, "alone".into()).await;
+    let fenced = inside.append(log_of(batch, 2), Version::NONE, "alone".into()).await;
     assert!(fenced.is_err(), "the minority appends: {fenced:?}");
     // Whoever knows the others leaves it for one of them.
     yard.goes_on("a partition").await;

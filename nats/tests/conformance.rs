@@ -15,6 +15,9 @@ use wf_nats::{FactorySettings, NatsBroker, NatsOptions, OnDifference, setup};
 /// So many messages fill a lane.
 const LANE_MESSAGES: u32 = 800;
 
+/// So many outcomes are kept.
+const OUTCOMES: u32 = 500;
+
 /// A server of its own for each case.
 struct NatsRig {
     server: Arc<Mutex<TestServer>>,
@@ -27,6 +30,7 @@ async fn rig() -> NatsRig {
     let mut settings = FactorySettings::default();
     settings.lease = Duration::from_secs(1);
     settings.lane_messages = LANE_MESSAGES;
+    settings.results_messages = OUTCOMES;
     setup(&options, &settings, OnDifference::Refuse).await.unwrap();
     NatsRig { server: Arc::new(Mutex::new(server)), options }
 }
@@ -38,6 +42,10 @@ impl Rig for NatsRig {
 
     fn fill(&self) -> Fill {
         Fill { messages: LANE_MESSAGES as usize, bytes: 10 }
+    }
+
+    fn outcomes(&self) -> usize {
+        OUTCOMES as usize
     }
 
     fn restart(&self, down: Duration) -> BoxFuture<'_, ()> {

@@ -76,7 +76,7 @@ impl Yard {
         while !wanted.is_empty() {
             let next = tokio::time::timeout(PATIENCE.saturating_sub(began.elapsed()), self.source.next()).await;
             let delivery = next.unwrap_or_else(|_| panic!("{after}: {} do not come", wanted.len())).unwrap();
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             wanted.remove(&delivery.bytes);
         }
     }
@@ -170,7 +170,7 @@ async fn consumers_that_are_deleted_by_others() {
     let again = tokio::time::timeout(PATIENCE, yard.source.next()).await.unwrap().unwrap();
     assert_eq!((again.run, again.bytes.as_ref()), (owned.run, b"owned".as_ref()));
     assert!(again.delivered > 1, "it passes for the first delivery");
-    again.lease.ack();
+    again.lease.ack(None);
     yard.goes_on("consumers deleted").await;
 }
 

@@ -108,7 +108,7 @@ async fn what_the_server_gives_up_is_a_dead_letter_once() {
     yard.publish("after").await;
     let after = tokio::time::timeout(PATIENCE, source.next()).await.unwrap().unwrap();
     assert_eq!(after.bytes, "after");
-    after.lease.ack();
+    after.lease.ack(None);
     assert_eq!(yard.letters(1).await.len(), 1);
 }
 
@@ -177,7 +177,7 @@ async fn what_somebody_terminates_is_gone_and_told_of() {
     yard.publish("after").await;
     let after = tokio::time::timeout(PATIENCE, source.next()).await.unwrap().unwrap();
     assert_eq!(after.bytes, "after");
-    after.lease.ack();
+    after.lease.ack(None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,7 +225,7 @@ async fn what_nobody_was_told_of_is_found() {
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(yard.broker.dead(None, 0, 100).await.unwrap().letters.is_empty());
     keeping.abort();
-    owned.lease.ack();
+    owned.lease.ack(None);
     let letters = yard.letters(1).await;
     assert_eq!((letters.len(), letters[0].0.as_str()), (1, "given up"));
 }

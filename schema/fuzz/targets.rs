@@ -137,7 +137,7 @@ fn messages(content: u8, data: &[u8]) -> [Bytes; 3] {
 
 /// A message as docs/wire-format.md has it, with the right checksum.
 pub fn envelope(codec: u8, raw_len: u32, body: &[u8]) -> Bytes {
-    let mut message = b"WF\x01".to_vec();
+    let mut message = b"WF\x02".to_vec();
     message.push(codec);
     message.extend(raw_len.to_le_bytes());
     message.extend(crc32c::crc32c(body).to_le_bytes());

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Limits;
 
-/// The version of the wire format that is written. Every version up to it can be read.
-pub const VERSION: u8 = 1;
+/// The version of the wire format that is written. Every version from [`OLDEST`] to it can be read.
+pub const VERSION: u8 = 2;
+/// The oldest version that can be read. What came before it was never released.
+pub const OLDEST: u8 = 2;
 
 const MAGIC: [u8; 2] = *b"WF";
 const HEADER: usize = 12;
@@ -50,8 +52,8 @@ pub enum WireError {
         /// The bytes that should be there, at least.
         want: usize,
     },
-    /// It was written by a newer program.
-    #[error("wire version {0} is none that this program reads (1 to {VERSION}): upgrade readers before writers")]
+    /// It was written by a newer program, or by one from before the first release.
+    #[error("wire version {0} is none that this program reads ({OLDEST} to {VERSION}): upgrade readers before writers")]
     Version(u8),
     /// It is compressed in a way this program does not know.
     #[error("codec {0} is not known")]
@@ -144,7 +146,7 @@ pub(crate) fn open_one_of(message: &Bytes, expected: &[Content], limits: &Limits
         return Err(WireError::Truncated { have: message.len(), want: HEADER });
     }
     let word = |at: usize| u32::from_le_bytes([message[at], message[at + 1], message[at + 2], message[at + 3]]);
-    if message[2] == 0 || message[2] > VERSION {
+    if !(OLDEST..=VERSION).contains(&message[2]) {
         return Err(WireError::Version(message[2]));
     }
     let raw_len = word(4) as usize;

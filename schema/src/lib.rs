@@ -43,7 +43,7 @@ mod time;
 
 pub use batch::{BadItem, Batch, BatchBuilder, Header, JobView, JsonBatch, PushError};
 pub use dead::{DeadLetter, Remains};
-pub use frame::{VERSION, WireError};
+pub use frame::{OLDEST, VERSION, WireError};
 pub use id::{BatchId, IdError, JobId, RunId};
 pub use job::{Format, Job, JobError};
 pub use kind::{Kind, MAX_KIND_LEN};

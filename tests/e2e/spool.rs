@@ -56,7 +56,7 @@ async fn drain(broker: Arc<dyn Broker>, count: usize) -> BTreeMap<(String, Strin
                 let args = String::from_utf8(job.args().to_vec()).unwrap();
                 *found.entry((job.id().to_string(), args)).or_default() += 1;
             }
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             if found.len() >= count {
                 break;
             }

@@ -28,7 +28,7 @@ pub async fn nothing_comes_without_credit(rig: &dyn Rig) {
     taker.grant(0, MANY);
     taker.nothing(A_WHILE).await;
     taker.grant(1, 0);
-    taker.take().await.lease.ack();
+    taker.take().await.lease.ack(None);
     taker.nothing(A_WHILE).await;
 
     let mut taker = Taker::without_credit(&broker, &lane).await;
@@ -75,7 +75,7 @@ pub async fn a_delivery_may_overdraw_the_bytes(rig: &dyn Rig) {
     taker.grant(10, 1);
     let delivery = taker.take().await;
     assert!(delivery.bytes == large);
-    delivery.lease.ack();
+    delivery.lease.ack(None);
 
     // The sizes leave room for what a broker may count beside the bytes themselves.
     publish_each(&broker, (0..3).map(|_| message(&lane, noise(10_000))).collect()).await;
@@ -83,12 +83,12 @@ pub async fn a_delivery_may_overdraw_the_bytes(rig: &dyn Rig) {
     drop(taker);
     let mut taker = Taker::without_credit(&broker, &lane).await;
     taker.grant(10, 15_000);
-    taker.take_many(2).await.iter().for_each(|delivery| delivery.lease.ack());
+    taker.take_many(2).await.iter().for_each(|delivery| delivery.lease.ack(None));
     taker.nothing(A_WHILE).await;
     taker.grant(0, 2_000);
     taker.nothing(A_WHILE).await;
     taker.grant(0, 10_000);
-    taker.take().await.lease.ack();
+    taker.take().await.lease.ack(None);
 }
 
 /// A source that has withdrawn its credit gets nothing more, and holds nothing back from others, until it is granted
@@ -98,12 +98,12 @@ pub async fn nothing_comes_once_credit_is_withdrawn(rig: &dyn Rig) {
     let lane = lane();
     let mut taker = Taker::open(&broker, &lane).await;
     publish_each(&broker, vec![message(&lane, "before")]).await;
-    taker.take().await.lease.ack();
+    taker.take().await.lease.ack(None);
     taker.withdraw();
     publish_each(&broker, messages(&lane, 30)).await;
     let mut elsewhere = Taker::open(&other, &lane).await;
     let taken = taker.in_vain(elsewhere.take_many(30)).await;
-    taken.iter().for_each(|delivery| delivery.lease.ack());
+    taken.iter().for_each(|delivery| delivery.lease.ack(None));
     drop(elsewhere);
     taker.nothing(A_WHILE).await;
     publish_each(&broker, vec![message(&lane, "after")]).await;
@@ -121,7 +121,7 @@ pub async fn a_mended_source_goes_on_with_its_credit(rig: &dyn Rig) {
     taker.grant(8, MANY);
     publish_each(&broker, messages(&lane, 4)).await;
     let taken = taker.take_many(4).await;
-    taken[..2].iter().for_each(|delivery| delivery.lease.ack());
+    taken[..2].iter().for_each(|delivery| delivery.lease.ack(None));
     let kept = Kept::new(&broker, &taken[2..]);
     for _ in 0..3 {
         taker.mend();
@@ -131,10 +131,10 @@ pub async fn a_mended_source_goes_on_with_its_credit(rig: &dyn Rig) {
     let _kept_too = Kept::new(&broker, &after);
     taker.nothing(past_lease(&*broker)).await;
     drop(kept);
-    taken[2..].iter().chain(&after).for_each(|delivery| delivery.lease.ack());
+    taken[2..].iter().chain(&after).for_each(|delivery| delivery.lease.ack(None));
     within("settled", broker.settled()).await.unwrap();
     taker.grant(4, 0);
-    taker.take_many(4).await.iter().for_each(|delivery| delivery.lease.ack());
+    taker.take_many(4).await.iter().for_each(|delivery| delivery.lease.ack(None));
 }
 
 /// A slow consumer gets no more than its credit, and what it has stays its own for many leases while it renews; a
@@ -150,7 +150,7 @@ pub async fn a_slow_consumer_keeps_what_it_has_and_gets_no_more(rig: &dyn Rig) {
 
     let mut fast = Taker::open(&fast_node, &lane).await;
     let rest: Vec<Delivery> = fast.take_many(26).await;
-    rest.iter().for_each(|delivery| delivery.lease.ack());
+    rest.iter().for_each(|delivery| delivery.lease.ack(None));
     assert_eq!(HashSet::<_>::from_iter(runs(&rest)).intersection(&runs(&taken).into_iter().collect()).count(), 0);
     let leases = 3 * slow_node.lease() + A_WHILE;
     tokio::join!(slow.nothing(leases), fast.nothing(leases));
@@ -180,7 +180,7 @@ pub async fn next_is_cancel_safe(rig: &dyn Rig) {
             };
             if let Some(delivery) = taken {
                 let delivery = delivery.unwrap();
-                delivery.lease.ack();
+                delivery.lease.ack(None);
                 *came.entry(delivery.bytes).or_default() += 1;
             }
         }
@@ -199,7 +199,7 @@ pub async fn next_waits_while_the_lane_is_empty(rig: &dyn Rig) {
         taker.nothing(A_WHILE).await;
         let (delivery, ()) = tokio::join!(taker.take(), publish_each(&broker, vec![message(&lane, round)]));
         assert_eq!(delivery.bytes, round);
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
 }
 
@@ -217,7 +217,7 @@ pub async fn lanes_are_apart(rig: &dyn Rig) {
     for (lane, taker) in lanes.iter().zip(&mut takers) {
         let delivery = taker.take().await;
         assert_eq!((&delivery.lane, &delivery.bytes[..]), (lane, lane.to_string().as_bytes()));
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     futures::future::join_all(takers.iter_mut().map(|taker| taker.nothing(A_WHILE))).await;
 }
@@ -233,7 +233,7 @@ pub async fn sources_share_a_lane(rig: &dyn Rig) {
         let sender = sender.clone();
         tasks.spawn(async move {
             while let Ok(delivery) = taker.next().await {
-                delivery.lease.ack();
+                delivery.lease.ack(None);
                 sender.send(delivery).ok();
             }
         });
@@ -269,7 +269,7 @@ pub async fn a_redelivery_is_the_same_run(rig: &dyn Rig) {
         );
         before = delivery;
     }
-    before.lease.ack();
+    before.lease.ack(None);
 }
 
 /// Every message is a run of its own with a fallback id of its own, over lanes, priorities and schedules, though
@@ -287,7 +287,7 @@ pub async fn every_message_is_a_run_of_its_own(rig: &dyn Rig) {
         for delivery in Taker::open(&broker, &lane).await.take_many(25).await {
             assert!(runs.insert(delivery.run), "two messages share the run {}", delivery.run);
             assert!(ids.insert(delivery.fallback_id), "two messages share the id {}", delivery.fallback_id);
-            delivery.lease.ack();
+            delivery.lease.ack(None);
         }
     }
 }
@@ -308,7 +308,7 @@ pub async fn a_dropped_source_releases_the_untaken(rig: &dyn Rig) {
     while came.len() < 20 {
         let delivery = other.take().await;
         assert_ne!(delivery.run, taken[0].run, "what was taken came again while it was renewed");
-        delivery.lease.ack();
+        delivery.lease.ack(None);
         came.insert(delivery.bytes);
     }
     other.nothing(A_WHILE).await;
@@ -328,7 +328,7 @@ pub async fn a_dropped_source_does_not_sit_on_the_untaken(rig: &dyn Rig) {
         drop(source);
         let mut other = Taker::open(&staying, &lane).await;
         let came = other.take_many(20).await;
-        came.iter().for_each(|delivery| delivery.lease.ack());
+        came.iter().for_each(|delivery| delivery.lease.ack(None));
         if came[19].run == taken.run {
             return;
         }
@@ -355,7 +355,7 @@ pub async fn a_run_stays_itself_over_a_restart(rig: &dyn Rig) {
     let mut after = HashMap::new();
     while after.len() < 11 {
         let delivery = taker.take().await;
-        delivery.lease.ack();
+        delivery.lease.ack(None);
         assert!(delivery.delivered > 1 || !before.contains_key(&delivery.run), "{delivery:?} was delivered before");
         after.extend([told(&delivery)]);
     }

@@ -12,7 +12,7 @@ use super::patience::{A_WHILE, past_lease, until, within};
 use super::publish::publish_each;
 use super::schedule::publish_at;
 use super::taker::{Kept, Taker};
-use crate::{Broker, BrokerError, Cron, LaneStats, Result, Revision, Scheduled, Version};
+use crate::{Broker, BrokerError, Cron, LaneStats, LogEnd, Result, Revision, RunLog, Scheduled, Version};
 
 /// Waits until the stats of `lane` show so many: they may be a second old.
 async fn shows(broker: &Arc<dyn Broker>, lane: &Lane, pending: u64, in_flight: u64) -> LaneStats {
@@ -64,9 +64,9 @@ pub async fn stats_tell_how_full_a_lane_is(rig: &dyn Rig) {
     // Whether one that was given back waits or is still in flight, not every broker can tell.
     let all_told = async || broker.stats(lane.clone()).await.ok().filter(|stats| stats.pending + stats.in_flight == 5);
     until("five pending or in flight", all_told).await;
-    taken[0].lease.ack();
+    taken[0].lease.ack(None);
     let mut taker = Taker::open(&other, &lane).await;
-    taker.take_many(4).await.iter().for_each(|delivery| delivery.lease.ack());
+    taker.take_many(4).await.iter().for_each(|delivery| delivery.lease.ack(None));
     within("settled", other.settled()).await.unwrap();
     let stats = shows(&broker, &lane, 0, 0).await;
     assert_eq!(stats.oldest, None);
@@ -90,7 +90,7 @@ pub async fn stats_tell_who_waits(rig: &dyn Rig) {
     taker.grant(1, 1 << 20);
     taker.in_vain(shows("one waits", &nodes, somebody)).await;
     publish_each(&nodes[1], messages(&lane, 1)).await;
-    taker.take().await.lease.ack();
+    taker.take().await.lease.ack(None);
     taker.in_vain(shows("it has what it asked for", &nodes, nobody)).await;
 
     taker.grant(5, 1 << 20);
@@ -131,7 +131,7 @@ pub async fn a_queue_that_is_held_delivers_nothing(rig: &dyn Rig) {
         publish_at(&broker, lane, &key("at"), 0, "due").await;
     }
     publish_each(&broker, vec![message(&free, "free")]).await;
-    Taker::open(&broker, &free).await.take().await.lease.ack();
+    Taker::open(&broker, &free).await.take().await.lease.ack(None);
     let held = past_lease(&*broker);
     join_all(takers.iter_mut().map(|(_, taker)| taker.nothing(held))).await;
 
@@ -172,7 +172,7 @@ pub async fn a_pause_leaves_what_was_delivered(rig: &dyn Rig) {
     let kept = Kept::new(&broker, &taken);
     pause(&broker, &lane.queue, long()).await;
     taker.nothing(past_lease(&*broker)).await;
-    taken.iter().for_each(|delivery| delivery.lease.ack());
+    taken.iter().for_each(|delivery| delivery.lease.ack(None));
     drop(kept);
     within("settled", broker.settled()).await.unwrap();
     resume(&broker, &lane.queue).await;
@@ -190,12 +190,12 @@ pub async fn a_pause_ends_by_itself(rig: &dyn Rig) {
     publish_each(&broker, vec![message(&lane, "held")]).await;
     let delivery = taker.take().await;
     assert!(now() >= end, "it was let go {} ms early", end - now());
-    delivery.lease.ack();
+    delivery.lease.ack(None);
     until("it is told", async || paused(&broker, &lane.queue).await.is_none().then_some(())).await;
 
     pause(&broker, &lane.queue, now() - 1_000).await;
     publish_each(&broker, vec![message(&lane, "free")]).await;
-    taker.take().await.lease.ack();
+    taker.take().await.lease.ack(None);
     assert_eq!(paused(&broker, &lane.queue).await, None);
 }
 
@@ -251,7 +251,11 @@ pub async fn a_closed_broker_answers_nothing_more(rig: &dyn Rig) {
     fatal(within("an answer", broker.put_cron(cron)).await);
     fatal(within("an answer", broker.delete_cron(key.clone())).await);
     fatal(within("an answer", broker.lane(lane.clone())).await);
-    fatal(within("an answer", broker.append(batch, RunId::new('j', 1), Version::NONE, "no".into())).await);
+    let log = RunLog { batch, run: RunId::new('j', 1), message: "no".into() };
+    let end = LogEnd { log: log.clone(), version: Version(1), keep: None };
+    fatal(within("an answer", broker.append(log.clone(), Version::NONE, "no".into())).await);
+    fatal(within("an answer", broker.read_run(log)).await);
+    fatal(within("an answer", broker.end(end)).await);
     fatal(within("an answer", broker.read(batch)).await);
     fatal(within("an answer", broker.watch(batch)).await);
     fatal(within("an answer", broker.watch_all()).await);
@@ -287,6 +291,6 @@ pub async fn a_pause_stands_after_a_restart(rig: &dyn Rig) {
     let (mut taker, mut urgent) = (Taker::open(&broker, &lane).await, Taker::open(&broker, &urgent).await);
     tokio::join!(taker.nothing(A_WHILE), urgent.nothing(A_WHILE));
     resume(&broker, &lane.queue).await;
-    taker.take().await.lease.ack();
-    urgent.take().await.lease.ack();
+    taker.take().await.lease.ack(None);
+    urgent.take().await.lease.ack(None);
 }

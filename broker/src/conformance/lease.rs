@@ -46,7 +46,7 @@ pub async fn a_renewed_lease_is_kept(rig: &dyn Rig) {
     let kept = Kept::new(&nodes[0], &taken);
     other.grant(100, 1 << 20);
     tokio::join!(owner.nothing(3 * nodes[0].lease()), other.nothing(3 * nodes[0].lease()));
-    taken.iter().for_each(|delivery| delivery.lease.ack());
+    taken.iter().for_each(|delivery| delivery.lease.ack(None));
     drop(kept);
     within("settled", nodes[0].settled()).await.unwrap();
     other.nothing(past_lease(&*nodes[0])).await;
@@ -114,7 +114,7 @@ pub async fn a_release_with_a_delay_is_not_early(rig: &dyn Rig) {
     publish_each(&broker, vec![message(&lane, "meanwhile")]).await;
     let meanwhile = taker.take().await;
     assert_eq!(meanwhile.bytes, "meanwhile");
-    meanwhile.lease.ack();
+    meanwhile.lease.ack(None);
 
     let again = taker.take().await;
     assert!(released.elapsed() >= delay, "it came after {:?} of {delay:?}", released.elapsed());
@@ -130,13 +130,13 @@ pub async fn a_second_settling_is_ignored(rig: &dyn Rig) {
     for delivery in taker.take_many(2).await {
         let twin = delivery.clone();
         if delivery.bytes == "acknowledged" {
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             twin.lease.release(Duration::ZERO);
             twin.lease.renew();
-            twin.lease.ack();
+            twin.lease.ack(None);
         } else {
             delivery.lease.release(Duration::from_millis(300));
-            twin.lease.ack();
+            twin.lease.ack(None);
             twin.lease.renew();
             twin.lease.release(Duration::from_secs(3_600));
         }
@@ -144,7 +144,7 @@ pub async fn a_second_settling_is_ignored(rig: &dyn Rig) {
     within("settled", broker.settled()).await.unwrap();
     let again = taker.take().await;
     assert_eq!((&again.bytes[..], again.delivered), (&b"released"[..], 2));
-    again.lease.ack();
+    again.lease.ack(None);
     taker.nothing(past_lease(&*broker)).await;
 }
 
@@ -158,12 +158,12 @@ pub async fn a_late_ack_loses_nothing_else(rig: &dyn Rig) {
     let again = taker.take_many(2).await;
     assert_eq!(contents(&again), contents(&late));
 
-    late.iter().filter(|delivery| delivery.bytes == "late").for_each(|delivery| delivery.lease.ack());
+    late.iter().filter(|delivery| delivery.bytes == "late").for_each(|delivery| delivery.lease.ack(None));
     within("no error", nodes[0].settled()).await.unwrap();
     // The new owner settles what it has, as if nothing had happened.
     for delivery in again {
         match &delivery.bytes[..] {
-            b"late" => delivery.lease.ack(),
+            b"late" => delivery.lease.ack(None),
             _ => delivery.lease.release(Duration::ZERO),
         }
     }
@@ -183,7 +183,7 @@ pub async fn a_late_renew_loses_nothing(rig: &dyn Rig) {
     within("no error", nodes[0].settled()).await.unwrap();
     let third = taker.take().await;
     assert_eq!((third.run, third.delivered), (again.run, 3));
-    third.lease.ack();
+    third.lease.ack(None);
     // Nor does a renewal bring back what is gone.
     within("settled", nodes[1].settled()).await.unwrap();
     late.lease.renew();
@@ -204,7 +204,7 @@ pub async fn a_late_release_loses_nothing(rig: &dyn Rig) {
     within("no error", nodes[0].settled()).await.unwrap();
     let third = taker.take().await;
     assert_eq!(third.run, late.run);
-    third.lease.ack();
+    third.lease.ack(None);
     within("settled", nodes[1].settled()).await.unwrap();
     // What was acknowledged is not brought back by a release that comes too late.
     again.lease.release(Duration::ZERO);
@@ -219,7 +219,7 @@ pub async fn closing_keeps_what_is_owned_on_its_lease(rig: &dyn Rig) {
     let mut taker = Taker::open(&broker, &lane).await;
     let taken = taker.take_many(20).await;
     let (done, owned): (Vec<_>, Vec<_>) = taken.into_iter().partition(|delivery| delivery.bytes[3] % 2 == 0);
-    done.iter().for_each(|delivery| delivery.lease.ack());
+    done.iter().for_each(|delivery| delivery.lease.ack(None));
     within("closed", broker.close()).await.unwrap();
     let left = contents(&owned);
     drop((taker, done, owned, broker));
@@ -241,7 +241,7 @@ pub async fn what_was_settled_stays_settled_over_a_restart(rig: &dyn Rig) {
     let mut taker = Taker::open(&broker, &lane).await;
     let taken = taker.take_many(300).await;
     let (done, left): (Vec<_>, Vec<_>) = taken.into_iter().partition(|delivery| delivery.bytes[3] % 2 == 0);
-    done.iter().for_each(|delivery| delivery.lease.ack());
+    done.iter().for_each(|delivery| delivery.lease.ack(None));
     within("settled", broker.settled()).await.unwrap();
     let left_contents = contents(&left);
     drop((taker, done, left, broker));

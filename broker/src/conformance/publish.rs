@@ -62,7 +62,7 @@ pub async fn a_message_comes_as_it_was_published(rig: &dyn Rig) {
         for delivery in taken {
             assert_eq!((&delivery.lane, delivery.delivered, &delivery.fired), (&lane, 1, &None));
             assert!((before - CLOCKS..=now() + CLOCKS).contains(&delivery.stored_at), "stored at {}", delivery.stored_at);
-            delivery.lease.ack();
+            delivery.lease.ack(None);
         }
     }
 }
@@ -82,7 +82,7 @@ pub async fn an_id_stored_before_is_not_stored_again(rig: &dyn Rig) {
     let delivery = taker.take().await;
     assert_eq!(delivery.bytes, "first");
     assert_eq!(broker.publish(again.clone()).await.unwrap(), told, "while it is with an owner");
-    delivery.lease.ack();
+    delivery.lease.ack(None);
     within("settled", broker.settled()).await.unwrap();
     assert_eq!(broker.publish(again).await.unwrap(), told, "after it was acknowledged");
     taker.nothing(A_WHILE).await;
@@ -125,7 +125,7 @@ pub async fn of_one_id_at_once_one_is_stored(rig: &dyn Rig) {
     let stored = answers.into_iter().filter(|answer| !answer.as_ref().unwrap().duplicate).count();
     assert_eq!(stored, 1, "stored more or less than once");
     let mut taker = Taker::open(&broker, &lane).await;
-    taker.take().await.lease.ack();
+    taker.take().await.lease.ack(None);
     taker.nothing(A_WHILE).await;
 }
 
@@ -138,7 +138,7 @@ pub async fn a_message_too_large_is_refused(rig: &dyn Rig) {
     publish_each(&broker, vec![message(&lane, largest.clone())]).await;
     let delivery = Taker::open(&broker, &lane).await.take().await;
     assert!(delivery.bytes == largest);
-    delivery.lease.ack();
+    delivery.lease.ack(None);
     match within("an answer", broker.publish(message(&lane, noise(limit + 1)))).await {
         Err(error @ BrokerError::TooLarge { .. }) => {
             assert!(!error.is_retryable());
@@ -160,7 +160,7 @@ pub async fn a_full_lane_refuses_until_there_is_room(rig: &dyn Rig) {
     let mut taker = Taker::open(&broker, &lane).await;
     for delivery in taker.take_many(rig.fill().messages).await {
         assert_ne!(delivery.bytes, "late", "what was refused was stored");
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     within("settled", broker.settled()).await.unwrap();
     // The refusal must not have used up the id.
@@ -187,7 +187,7 @@ pub async fn a_full_lane_blocks_no_other(rig: &dyn Rig) {
     }
     for lane in [urgent, other] {
         for delivery in Taker::open(&broker, &lane).await.take_many(60).await {
-            delivery.lease.ack();
+            delivery.lease.ack(None);
         }
     }
 }
@@ -222,11 +222,11 @@ pub async fn together_again_is_success(rig: &dyn Rig) {
     let mut taker = Taker::open(&broker, &one).await;
     let taken = taker.take_many(2).await;
     assert_eq!(contents(&taken), ["a", "c"]);
-    taken.iter().for_each(|delivery| delivery.lease.ack());
+    taken.iter().for_each(|delivery| delivery.lease.ack(None));
     let mut other_taker = Taker::open(&broker, &other).await;
     let delivery = other_taker.take().await;
     assert_eq!(delivery.bytes, "b");
-    delivery.lease.ack();
+    delivery.lease.ack(None);
 
     within("settled", broker.settled()).await.unwrap();
     within("acknowledged before", broker.publish_all(together)).await.unwrap();

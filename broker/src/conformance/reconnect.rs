@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use wf_schema::{BatchId, RunId};
+use wf_schema::BatchId;
 
 use super::Rig;
 use super::names::{key, lane, message, messages, texts};
-use super::outcome_log::{hinted, read};
+use super::outcome_log::{hinted, open_run, read};
 use super::patience::{A_WHILE, past_lease, until, within};
 use super::publish::publish_each;
 use super::taker::{Kept, Taker, contents};
@@ -110,7 +110,7 @@ pub async fn acks_are_repeated_until_answered(rig: &dyn Rig) {
     let acknowledging = async {
         // Some on their way when it dies, some while it is away.
         for delivery in &taken {
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -118,7 +118,7 @@ pub async fn acks_are_repeated_until_answered(rig: &dyn Rig) {
     let mut taker = Taker::open(&broker, &lane).await;
     let again = async {
         loop {
-            taker.next().await.unwrap().lease.ack();
+            taker.next().await.unwrap().lease.ack(None);
         }
     };
     tokio::select! {
@@ -177,16 +177,18 @@ pub async fn what_is_asked_meanwhile_is_retryable(rig: &dyn Rig) {
 /// A watch that is kept over a restart tells of what changes after it, or that all should be looked at.
 pub async fn hints_go_on_after_a_restart(rig: &dyn Rig) {
     let broker = rig.open().await;
-    let batch = BatchId::new();
+    let (log, _) = open_run(&broker).await;
+    let batch = log.batch;
     let (mut one, mut all) = (broker.watch(batch).await.unwrap(), broker.watch_all().await.unwrap());
     rig.restart(AWAY).await;
     until("it is back", async || broker.ping().await.ok()).await;
-    let append = async || match broker.append(batch, RunId::new('j', 1), Version::NONE, "one".into()).await {
+    let append = async || match broker.append(log.clone(), Version::NONE, "one".into()).await {
         // Fenced by the same append, whose answer was lost.
         Ok(_) | Err(BrokerError::Fenced) => Some(()),
         Err(_) => None,
     };
     until("the append", append).await;
+    until("the copy", async || broker.publish_outcome(log.clone(), 0, "one".into()).await.ok()).await;
     tokio::join!(hinted(&mut one, batch), hinted(&mut all, batch));
     read(&broker, batch, 1).await;
 }
@@ -226,7 +228,7 @@ pub async fn what_was_not_settled_comes_again(rig: &dyn Rig) {
     let mut runs = HashSet::new();
     while runs.len() < 50 {
         let delivery = taker.take().await;
-        delivery.lease.ack();
+        delivery.lease.ack(None);
         runs.insert(delivery.run);
     }
     assert!(lost.iter().all(|delivery| runs.contains(&delivery.run)));

@@ -18,7 +18,8 @@ use crate::Broker;
 /// - a lease of one second (two at most);
 /// - lanes that are full with 600 to 2,000 messages, as [`Rig::fill`] says, and no fuller store beside them;
 /// - a [`max_message`](crate::Publish::max_message) of 128 KiB or more, which an empty lane takes;
-/// - a deduplication window of a minute or more.
+/// - a deduplication window of a minute or more;
+/// - no more outcomes kept than [`Rig::outcomes`] says: 200 to 2,000.
 pub trait Rig: Send + Sync + 'static {
     /// Opens the store as another node would: a connection of its own where there are connections, the same broker
     /// again where one process is all it serves. Settings and layout are made by then.
@@ -26,6 +27,9 @@ pub trait Rig: Send + Sync + 'static {
 
     /// When a lane is full.
     fn fill(&self) -> Fill;
+
+    /// How many outcomes are kept for readers.
+    fn outcomes(&self) -> usize;
 
     /// Stops the broker as abruptly as can be (kill -9 where it is a process), keeps it away for `down`, and starts
     /// it on the same store. Done when it can be reached again.

@@ -53,7 +53,7 @@ pub async fn it_comes_when_due_and_not_before(rig: &dyn Rig) {
     let delivery = taker.take().await;
     assert!(now() >= due, "it came {} ms early", due - now());
     assert_eq!((&delivery.lane, &delivery.bytes, delivery.delivered, &delivery.fired), (&lane, &bytes, 1, &None));
-    delivery.lease.ack();
+    delivery.lease.ack(None);
     taker.nothing(A_TICK).await;
 }
 
@@ -70,7 +70,7 @@ pub async fn none_comes_early_along_with_another(rig: &dyn Rig) {
         let delivery = taker.take().await;
         let due: Millis = std::str::from_utf8(&delivery.bytes).unwrap().parse().unwrap();
         assert!(now() >= due, "one came {} ms early", due - now());
-        delivery.lease.ack();
+        delivery.lease.ack(None);
         came.insert(due);
     }
 }
@@ -82,7 +82,7 @@ pub async fn a_time_that_has_passed_means_now(rig: &dyn Rig) {
     let mut taker = Taker::open(&broker, &lane).await;
     for due in [now(), now() - 3_600_000, 0] {
         publish_at(&broker, &lane, &key("at"), due, "late").await;
-        taker.take().await.lease.ack();
+        taker.take().await.lease.ack(None);
     }
 }
 
@@ -124,7 +124,7 @@ pub async fn a_key_can_be_used_again(rig: &dyn Rig) {
     let second = taker.take().await;
     assert_eq!((&first.bytes[..], &second.bytes[..]), (&b"first"[..], &b"second"[..]));
     assert_ne!(first.run, second.run);
-    second.lease.ack();
+    second.lease.ack(None);
     first.lease.release(Duration::ZERO);
     assert_eq!(taker.take().await.bytes, "first");
 }
@@ -139,12 +139,12 @@ pub async fn a_repetition_does_not_fire_again(rig: &dyn Rig) {
     publish_at(&broker, &lane, &repeated, due, "once").await;
     let first = taker.take().await;
     assert_eq!(first.bytes, "once");
-    first.lease.ack();
+    first.lease.ack(None);
     publish_at(&broker, &lane, &repeated, due, "once").await;
     publish_at(&broker, &lane, &marker, due, "marker").await;
     let delivery = taker.take().await;
     assert_eq!(delivery.bytes, "marker");
-    delivery.lease.ack();
+    delivery.lease.ack(None);
     taker.nothing(A_TICK).await;
 }
 
@@ -197,7 +197,7 @@ pub async fn what_was_cancelled_can_be_scheduled_again(rig: &dyn Rig) {
     publish_at(&broker, &lane, &again, due, "again").await;
     let delivery = taker.take().await;
     assert_eq!(delivery.bytes, "again");
-    delivery.lease.ack();
+    delivery.lease.ack(None);
     taker.nothing(A_TICK).await;
 }
 
@@ -265,7 +265,7 @@ pub async fn a_cron_ticks(rig: &dyn Rig) {
                     assert!(ticks.insert(tick), "two runs stand for the tick at {tick}");
                     assert!(runs.insert(delivery.run) && ids.insert(delivery.fallback_id), "two ticks share a run or an id");
                 }
-                delivery.lease.ack();
+                delivery.lease.ack(None);
             }
             assert!(again > Some(1) && !ticks.contains(&self::tick(&first, &key)));
             within("deleted", broker.delete_cron(key)).await.unwrap();
@@ -315,17 +315,17 @@ pub async fn another_cron_of_the_same_key_replaces_it(rig: &dyn Rig) {
     let key = key("cron");
     let (mut from_old, mut from_new) = (Taker::open(&broker, &old).await, Taker::open(&broker, &new).await);
     put(&broker, cron(&old, &key, "@every 1s", "old")).await;
-    from_old.take().await.lease.ack();
+    from_old.take().await.lease.ack(None);
     put(&broker, cron(&new, &key, "* * * * * *", "new")).await;
     // What fired before the new one was stored may still be on its way.
     let_pass(A_WHILE).await;
     while let Ok(delivery) = tokio::time::timeout(A_WHILE, from_old.next()).await {
-        delivery.unwrap().lease.ack();
+        delivery.unwrap().lease.ack(None);
     }
     for _ in 0..2 {
         let delivery = from_new.take().await;
         assert_eq!(delivery.bytes, "new");
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     from_old.nothing(A_WHILE).await;
     within("deleted", broker.delete_cron(key)).await.unwrap();
@@ -350,7 +350,7 @@ pub async fn a_cron_that_was_deleted_fires_no_more(rig: &dyn Rig) {
         let tick = delivery.fired.as_ref().unwrap().tick;
         assert!(tick <= last, "the tick at {tick} fired after the cron was deleted");
         stayed |= delivery.run == fired.run;
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     assert!(stayed, "what had fired was lost");
 }
@@ -376,7 +376,7 @@ pub async fn a_schedule_comes_after_a_restart(rig: &dyn Rig) {
         assert_ne!(delivery.bytes, "cancelled");
         assert!(delivery.bytes != "later" || now() >= later, "it came early");
         missing.remove(&delivery.bytes);
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
 }
 
@@ -388,7 +388,7 @@ pub async fn a_cron_fires_once_after_downtime(rig: &dyn Rig) {
     put(&broker, cron(&lane, &key, "@every 1s", "tick")).await;
     let mut taker = Taker::open(&broker, &lane).await;
     let first = taker.take().await;
-    first.lease.ack();
+    first.lease.ack(None);
     within("settled", broker.settled()).await.unwrap();
     drop((first, taker, broker));
     let down = now();
@@ -402,7 +402,7 @@ pub async fn a_cron_fires_once_after_downtime(rig: &dyn Rig) {
     while ticks.iter().filter(|&&tick| tick > missed.end).count() < 2 {
         let delivery = taker.take().await;
         ticks.insert(tick(&delivery, &key));
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     let fired = ticks.iter().filter(|tick| missed.contains(tick)).count();
     assert!(fired <= 1, "{fired} missed ticks were made up for");

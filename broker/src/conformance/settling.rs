@@ -15,7 +15,7 @@ use super::patience::{past_lease, until, within};
 use super::publish::publish_each;
 use super::schedule::publish_at;
 use super::taker::Taker;
-use crate::{Broker, BrokerError, Delivery, Key, Message, Version};
+use crate::{Broker, BrokerError, Delivery, Key, LogEnd, LoggedRun, Message, RunLog, Version};
 
 /// After which step the broker dies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,17 +54,21 @@ impl Settling {
     /// Settles `delivery` as an executor does, up to and with `last`.
     async fn settle(&self, broker: &Arc<dyn Broker>, delivery: &Delivery, last: Step) {
         assert_eq!(delivery.bytes, RUN);
+        let log = || RunLog { batch: self.batch, run: delivery.run, message: delivery.id.clone() };
+        let mut version = Version::NONE;
         if last >= Step::Append {
             // A redelivered run reads its records first, and repeats only what comes after them.
-            let records = within("the records", broker.read(self.batch)).await.unwrap();
+            let LoggedRun { records, ended, .. } = within("the records", broker.read_run(log())).await.unwrap();
+            assert!(!ended, "the run has not ended");
             if records.is_empty() {
-                let append = broker.append(self.batch, delivery.run, Version::NONE, RECORD.into());
-                within("the append", append).await.unwrap();
+                version = within("the append", broker.append(log(), Version::NONE, RECORD.into())).await.unwrap();
             } else {
                 assert!(records.len() == 1 && records[0].run == delivery.run && records[0].bytes == RECORD, "{records:?}");
+                version = records[0].version;
             }
         }
         if last >= Step::Retry {
+            within("the copy", broker.publish_outcome(log(), 0, RECORD.into())).await.unwrap();
             within("the retry", broker.publish(self.retry.clone())).await.unwrap();
             publish_at(broker, &self.lane, &self.later, 0, LATER).await;
         }
@@ -73,7 +77,7 @@ impl Settling {
             within("the dead letter", letter).await.unwrap();
         }
         if last >= Step::Ack {
-            delivery.lease.ack();
+            delivery.lease.ack(Some(LogEnd { log: log(), version, keep: None }));
             within("settled", broker.settled()).await.unwrap();
         }
     }
@@ -117,14 +121,14 @@ async fn settles(rig: &dyn Rig, step: Step) {
         assert!(delivery.bytes == RETRY || delivery.bytes == LATER, "{delivery:?}");
         assert_ne!(delivery.run, run);
         came.insert(delivery.bytes.clone());
-        delivery.lease.ack();
+        delivery.lease.ack(None);
     }
     within("settled", broker.settled()).await.unwrap();
     let quiet = tokio::time::timeout(past_lease(&*broker), async {
         // A broker may forget ids at a restart: then a retry comes once more.
         while let Ok(delivery) = taker.next().await {
             assert!(delivery.bytes == RETRY || delivery.bytes == LATER, "the run came again after it was settled");
-            delivery.lease.ack();
+            delivery.lease.ack(None);
         }
     });
     assert!(quiet.await.is_err(), "the source ended");
@@ -190,12 +194,14 @@ pub async fn a_late_owner_is_fenced_and_nothing_comes_twice(rig: &dyn Rig) {
     let again = take(&mut taker).await;
     assert_eq!((again.run, again.delivered), (late.run, 2));
     settling.settle(&nodes[1], &again, Step::Ack).await;
-    let append = nodes[0].append(settling.batch, late.run, Version::NONE, "too late".into());
+    assert!(!within("an answer", late.lease.stored()).await.unwrap());
+    let log = RunLog { batch: settling.batch, run: late.run, message: late.id.clone() };
+    let append = nodes[0].append(log, Version::NONE, "too late".into());
     let answer = within("an answer", append).await;
     assert!(matches!(answer, Err(BrokerError::Fenced)), "{answer:?}");
 
     let mut came: Vec<_> = taker.take_many(2).await;
-    came.iter().for_each(|delivery| delivery.lease.ack());
+    came.iter().for_each(|delivery| delivery.lease.ack(None));
     came.sort_by(|a, b| a.bytes.cmp(&b.bytes));
     assert_eq!((&came[0].bytes[..], &came[1].bytes[..]), (LATER, RETRY));
     within("stored before", nodes[0].publish(settling.retry.clone())).await.unwrap();

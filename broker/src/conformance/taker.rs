@@ -83,7 +83,7 @@ impl Taker {
         let mut came: HashMap<Bytes, usize> = HashMap::new();
         while !wanted.iter().all(|bytes| came.contains_key(bytes)) {
             let delivery = self.take().await;
-            delivery.lease.ack();
+            delivery.lease.ack(None);
             *came.entry(delivery.bytes).or_default() += 1;
         }
         came

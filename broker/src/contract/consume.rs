@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use wf_schema::{BatchId, Lane, Millis, RunId};
 
-use super::{BoxFuture, Key};
+use super::{BoxFuture, Key, LogEnd};
 
 /// Delivers the messages of lanes.
 pub trait Consume: Send + Sync + 'static {
@@ -60,6 +60,9 @@ pub trait DeliverySource: Send + 'static {
 pub struct Delivery {
     /// The lane it came from.
     pub lane: Lane,
+    /// What it was called when it was stored: the id it was published under, or the key it was scheduled under. Empty
+    /// if it was given no name. The same over redeliveries.
+    pub id: Arc<str>,
     /// What it says.
     pub bytes: Bytes,
     /// Which delivery lineage it belongs to; the same over redeliveries of the same stored message.
@@ -105,7 +108,18 @@ pub struct Fired {
 /// lose a message that nobody acknowledged. The only fence is [`super::OutcomeLog::append`].
 pub trait Lease: Send + Sync + 'static {
     /// The message is done: remove it. A second settling of the same delivery is ignored.
-    fn ack(&self);
+    ///
+    /// `end` is how the log of its run ends, if it has one. The broker object ends it once the message is known to be
+    /// gone, and not before; nothing waits for that but [`Consume::settled`]. An end that is lost in a crash is made up
+    /// for later.
+    fn ack(&self, end: Option<LogEnd>);
+
+    /// Whether exactly this message is still stored: not another that a store which was rolled back has put in its
+    /// place. Asked of whoever knows best, not of a replica that may lag behind.
+    ///
+    /// # Errors
+    /// `Retryable` when no answer came, `Denied` where the caller has no right to ask.
+    fn stored(&self) -> BoxFuture<'_, bool>;
 
     /// Extends the lease to its full length from now.
     fn renew(&self);

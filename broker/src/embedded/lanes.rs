@@ -17,7 +17,7 @@ use super::EmbeddedOptions;
 use super::bodies::Bodies;
 use super::ended::Ended;
 use super::pauses::Pauses;
-use crate::LaneStats;
+use crate::{LaneStats, LogEnd};
 use lane_state::{LaneState, Seat};
 
 /// Messages that were released for longer than this come again after it: a clock does not reach for ever.
@@ -58,6 +58,13 @@ pub(super) struct Taken {
     pub(super) value: Option<Bytes>,
 }
 
+/// A message that was acknowledged, and how the log of its run ends.
+pub(super) struct Removed {
+    pub(super) lane: Lane,
+    pub(super) entry: Entry,
+    pub(super) end: Option<LogEnd>,
+}
+
 /// A message that was delivered before, by this process.
 struct Held {
     lane: Lane,
@@ -95,7 +102,7 @@ pub(super) struct Lanes {
     bodies: Bodies,
     weight: u64,
     /// What the store has still to remove.
-    removed: Vec<(Lane, Entry)>,
+    removed: Vec<Removed>,
     /// Until when the writer sleeps, if it does.
     asleep: Option<Instant>,
     ended: Option<Ended>,
@@ -294,7 +301,7 @@ impl Lanes {
 
     /// The message is done, whoever says so and however late: it leaves, and the store has it to remove. Whether it
     /// was there.
-    pub(super) fn ack(&mut self, sequence: u64) -> bool {
+    pub(super) fn ack(&mut self, sequence: u64, end: Option<LogEnd>) -> bool {
         if self.ended.is_some() {
             return false;
         }
@@ -312,13 +319,25 @@ impl Lanes {
             }
         }
         self.unreserve(&held.lane, held.entry.weight());
-        self.removed.push((held.lane, held.entry));
+        self.removed.push(Removed { lane: held.lane, entry: held.entry, end });
         true
     }
 
     /// What was acknowledged since the last time this was asked.
-    pub(super) fn take_removed(&mut self) -> Vec<(Lane, Entry)> {
+    pub(super) fn take_removed(&mut self) -> Vec<Removed> {
         std::mem::take(&mut self.removed)
+    }
+
+    /// Whether the message waits or is somebody's.
+    pub(super) fn has(&self, sequence: u64) -> bool {
+        // What waits in a lane lies in the order of its sequences.
+        let fresh = |state: &LaneState| state.fresh.binary_search_by_key(&sequence, |entry| entry.sequence).is_ok();
+        self.held.contains_key(&sequence) || self.lanes.values().any(fresh)
+    }
+
+    /// Whether the store may still have the message: one that was acknowledged is there until its removal is written.
+    pub(super) fn may_come_again(&self, sequence: u64) -> bool {
+        self.has(sequence) || self.removed.iter().any(|removed| removed.entry.sequence == sequence)
     }
 
     // Time.

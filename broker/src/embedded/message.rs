@@ -1,5 +1,7 @@
 //! A message as the store has it: a header, then the body as it came.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use wf_schema::{BatchId, Millis};
@@ -31,6 +33,7 @@ pub(super) fn value(header: &Header<'_>, body: &[u8]) -> Bytes {
 
 /// A message read back.
 pub(super) struct Opened {
+    pub(super) id: Arc<str>,
     pub(super) body: Bytes,
     pub(super) fired: Option<Fired>,
     pub(super) fallback_id: BatchId,
@@ -49,7 +52,7 @@ pub(super) fn open(value: &Bytes, store: BatchId, sequence: u64, stored_at: Mill
         Some(fired) => BatchId::derived(fired.tick, &[b"cron", fired.key.as_str().as_bytes()]),
         None => BatchId::derived(stored_at, &[&store.as_u128().to_be_bytes(), &sequence.to_be_bytes(), header.id.as_bytes()]),
     };
-    Ok(Opened { body: value.slice(2 + len..), fired, fallback_id })
+    Ok(Opened { id: header.id.into(), body: value.slice(2 + len..), fired, fallback_id })
 }
 
 /// What the message was called when it was stored.
@@ -68,7 +71,7 @@ mod tests {
     fn a_message_reads_back() {
         let store = BatchId::new();
         let opened = open(&value(&Header { id: "m-1", fired: None }, b"body"), store, 7, 1_000).unwrap();
-        assert_eq!((opened.body.as_ref(), opened.fired), (b"body".as_slice(), None));
+        assert_eq!((&*opened.id, opened.body.as_ref(), opened.fired), ("m-1", b"body".as_slice(), None));
         assert_eq!(opened.fallback_id.millis(), 1_000);
 
         let tick = value(&Header { id: "x", fired: Some(("nightly", 5)) }, b"");

@@ -173,6 +173,23 @@ impl Writer {
         if before.filter(|stand| stand.lives(round.now)).map(|stand| Revision(stand.revision)) != expected {
             return Err(BrokerError::Fenced);
         }
+        self.replace_record(round, key, before, bytes, ttl)
+    }
+
+    /// Writes the record, whatever there was.
+    pub(super) fn put_record(&mut self, round: &mut Round, key: Key, bytes: &[u8], ttl: Option<Duration>) -> Result<Revision> {
+        let before = self.record(&key)?;
+        self.replace_record(round, key, before, bytes, ttl)
+    }
+
+    fn replace_record(
+        &mut self,
+        round: &mut Round,
+        key: Key,
+        before: Option<Stand>,
+        bytes: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Revision> {
         self.forget_expiry(round, &key, before);
         let expires = ttl.map_or(0, |ttl| {
             let seconds = (ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).max(1);

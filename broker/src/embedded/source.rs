@@ -16,7 +16,7 @@ use super::keys;
 use super::lanes::{Entry, Taken};
 use super::message;
 use super::store::Space;
-use crate::{BoxFuture, BrokerError, Consume, Delivery, DeliverySource, Lease, Result};
+use crate::{BoxFuture, BrokerError, Consume, Delivery, DeliverySource, Lease, LogEnd, Result};
 
 const WHAT: &str = "deliver a message";
 /// When a message is read again that could not be read for the moment; a random half of it is left out.
@@ -183,6 +183,7 @@ impl Source {
         let opened = message::open(value, self.core.store_id, entry.sequence, entry.stored_at).or_unreadable(WHAT)?;
         Ok(Delivery {
             lane: self.lane.clone(),
+            id: opened.id,
             bytes: opened.body,
             run: RunId::new(keys::RUN_LETTER, entry.sequence),
             delivered: entry.delivered.into(),
@@ -228,10 +229,17 @@ struct Hold {
 }
 
 impl Lease for Hold {
-    fn ack(&self) {
+    fn ack(&self, end: Option<LogEnd>) {
         if !self.settled.swap(true, Ordering::AcqRel) {
-            self.core.lanes(|lanes| lanes.ack(self.sequence));
+            self.core.lanes(|lanes| lanes.ack(self.sequence, end));
         }
+    }
+
+    fn stored(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(self.core.lanes(|lanes| match lanes.ended() {
+            Some(ended) => Err(ended.refuse("look for a message")),
+            None => Ok(lanes.has(self.sequence)),
+        })))
     }
 
     fn renew(&self) {

@@ -10,6 +10,7 @@ use super::Embedded;
 use super::core::OrUnreadable;
 use super::keys;
 use super::message;
+use super::outcomes::END;
 use super::records;
 use super::store::{KeyRange, Space, Store};
 use crate::contract::TRACE_SLACK;

@@ -18,7 +18,7 @@ use super::crons::Crons;
 use super::dead::Dead;
 use super::ended::Ended;
 use super::keys;
-use super::lanes::{Entry, Lanes};
+use super::lanes::{Entry, Lanes, Removed};
 use super::later::Later;
 use super::outcomes::Outcomes;
 use super::recent::Recent;
@@ -316,14 +316,15 @@ impl Writer {
     }
 
     /// Removes what was acknowledged until now.
-    fn remove_acknowledged(&self, round: &mut Round) {
-        for (lane, entry) in self.core.lanes(Lanes::take_removed) {
+    fn remove_acknowledged(&mut self, round: &mut Round) {
+        for Removed { lane, entry, end } in self.core.lanes(Lanes::take_removed) {
             round.remove(Space::Messages, keys::message(&lane, &entry));
+            self.end_log(round, entry.sequence, end);
         }
     }
 
     /// Makes durable all that was acknowledged until now, also what was since the round began.
-    pub(super) fn settle(&self, round: &mut Round) {
+    pub(super) fn settle(&mut self, round: &mut Round) {
         self.remove_acknowledged(round);
         round.sync = true;
     }

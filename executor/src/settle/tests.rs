@@ -189,11 +189,11 @@ fn a_full_lane_does_not_hold_a_retry_back() {
     let script = Script { deeds: vec![Deed::Fail], ms: 0, max_attempts: 2, store_result: false, no_pause: true };
     runtime().block_on(async {
         let mut world = World::new(vec![script]).await;
-        let session = Session::new(&world.store, [Fault::None, Fault::Full]);
+        let session = Session::new(&world.store, [Fault::None, Fault::None, Fault::Full]);
         let delivery = session.take().unwrap();
         world.store.lock().calls.clear();
         world.live(&session, delivery).await;
-        assert_eq!(world.store.lock().calls, ["append", "publish_at", "ack"]);
+        assert_eq!(world.store.lock().calls, ["append", "show", "publish_at", "ack"]);
         world.play(Vec::new()).await;
         world.check();
     });
@@ -221,7 +221,7 @@ fn what_is_too_large_for_a_message_goes_in_several() {
 fn what_cannot_be_read_is_buried_as_it_came() {
     runtime().block_on(async {
         let world = World::new(Vec::new()).await;
-        let garbage = Bytes::from_static(b"WF\x01\x00garbage");
+        let garbage = Bytes::from_static(b"WF\x02\x00garbage");
         world.store.lock().ready.clear();
         world.publish(garbage.clone()).await;
         world.publish(Bytes::from_static(br#"[{"kind":"noop","args":1},{"kind":"noop"},{"kind":"nobody","args":1}]"#)).await;

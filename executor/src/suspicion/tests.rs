@@ -13,6 +13,7 @@ fn work(jobs: usize) -> Arc<Work> {
     (0..jobs).for_each(|n| assert!(open.push(&Job::new("k", &n).unwrap()).is_ok()));
     let delivery = Delivery {
         lane: Lane::default(),
+        id: "".into(),
         bytes: open.encode(),
         run: RunId::new('t', 1),
         delivered: 3,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use proptest::prelude::*;
 use wf_broker::DiskError;
+use wf_schema::BatchId;
 
 use super::store::{Change, LAYOUT};
 use super::*;

@@ -4,12 +4,12 @@ mod roles;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast};
-use wf_broker::{Entry, Key, LoggedRecord, Message, OutcomeLog as _, Scheduled, Version};
+use wf_broker::{Entry, Key, LoggedRecord, Message, OutcomeLog as _, RunLog, Scheduled, Version};
 use wf_schema::{Batch, BatchId, Format, JobId, Lane, Limits, RecordBuilder, RecordHeader, RunId};
 
 /// What is asked of a broker, as far as it can be told to fail.
@@ -21,6 +21,7 @@ pub enum Op {
     Create,
     Update,
     Get,
+    Trace,
     Ping,
 }
 
@@ -44,6 +45,8 @@ struct Store {
     records: HashMap<Key, Entry>,
     revision: u64,
     log: HashMap<BatchId, Vec<LoggedRecord>>,
+    /// The ids of messages whose runs have ended.
+    ended: HashSet<Arc<str>>,
     /// Faults for the next calls, in order; `None` lets a call pass.
     faults: HashMap<Op, Vec<Option<Fault>>>,
     calls: HashMap<Op, usize>,
@@ -58,6 +61,7 @@ pub struct Puppet {
     full: Mutex<HashSet<Lane>>,
     discards: AtomicBool,
     pub max_message: AtomicUsize,
+    pub window_ms: AtomicU64,
     in_flight: AtomicUsize,
     pub most_in_flight: AtomicUsize,
     changed: broadcast::Sender<BatchId>,
@@ -75,6 +79,7 @@ impl Puppet {
             full: Mutex::default(),
             discards: AtomicBool::new(false),
             max_message: AtomicUsize::new(1 << 20),
+            window_ms: AtomicU64::new(120_000),
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
             changed: broadcast::channel(1_000).0,
@@ -121,6 +126,13 @@ impl Puppet {
         self.store.lock().ids.clear();
     }
 
+    /// Runs all that is stored to its end.
+    pub fn run_all(&self) {
+        let store = &mut *self.store.lock();
+        store.ended.extend(store.messages.drain(..).map(|message| message.id));
+        store.ended.extend(store.scheduled.drain().map(|(key, _)| Arc::from(key.as_str())));
+    }
+
     pub fn fail(&self, op: Op, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.store.lock().faults.insert(op, faults.into_iter().collect());
     }
@@ -145,7 +157,8 @@ impl Puppet {
             RecordHeader { batch, run, step: 0, writer: 1, executor, at: 1_795_323_672_000, lane: Lane::default(), format };
         let mut record = RecordBuilder::new(header);
         add(&mut record);
-        self.append(batch, run, Version::NONE, record.encode()).await.unwrap();
+        let log = RunLog { batch, run, message: "".into() };
+        self.append(log, Version::NONE, record.encode()).await.unwrap();
     }
 
     /// How many look at the log of outcomes as it changes.

@@ -7,6 +7,7 @@ use async_nats::{Message, StatusCode};
 use tokio::sync::oneshot;
 
 use super::{ACK, Answered, NobodyThere, Part, Unanswered};
+use crate::api::{ApiError, accepted};
 use crate::link::Refusal;
 
 /// A settlement is given up after this many repetitions on a link that was up all the while: its consumer is gone, and
@@ -50,6 +51,10 @@ pub(super) struct Pending {
     last: Part,
     nobody: NobodyThere,
     answer: Answer,
+    /// What is to be stored once a settlement is confirmed.
+    then: Option<Part>,
+    /// Whether this is what was to be stored then.
+    stores: bool,
     /// The link's generation it was last sent in.
     sent: Option<u64>,
     tries: u32,
@@ -63,7 +68,24 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn new(ahead: Vec<Part>, last: Part, nobody: NobodyThere, answer: Answer) -> Self {
-        Self { ahead, last, nobody, answer, sent: None, tries: 0, repetitions: 0, bounced: 0, again_at: None }
+        Self {
+            ahead,
+            last,
+            nobody,
+            answer,
+            then: None,
+            stores: false,
+            sent: None,
+            tries: 0,
+            repetitions: 0,
+            bounced: 0,
+            again_at: None,
+        }
+    }
+
+    /// The same, with something to be stored once it is confirmed.
+    pub(super) fn then(self, then: Option<Part>) -> Self {
+        Self { then, ..self }
     }
 }
 
@@ -211,11 +233,11 @@ impl Table {
             }
             let again = pending.tries > 1;
             let next = Next { id, ahead: pending.ahead.clone(), last: pending.last.clone(), answer_wanted: true, again };
-            let repetitions = pending.repetitions;
+            let (repetitions, pending_stores) = (pending.repetitions, pending.stores);
             let (settling, precaution) = (matches!(pending.answer, Answer::Settle), matches!(pending.answer, Answer::Again));
             if settling || precaution {
                 if repetitions > if settling { MAX_REPETITIONS } else { MAX_PRECAUTIONS } {
-                    if settling {
+                    if settling && !pending_stores {
                         tracing::warn!(subject = %next.last.subject, "gave up settling a delivery: the server never confirmed it");
                     }
                     self.remove(id);
@@ -235,6 +257,11 @@ impl Table {
     /// Passes the answer to `id` on. Whether a settlement was confirmed by it.
     pub(super) fn answered(&mut self, id: u64, message: Message) -> bool {
         let Some(pending) = self.pending.get_mut(&id) else { return false };
+        if pending.stores && !is_final(&message.payload) && message.status.is_none() {
+            // A late answer to the settlement before it, or one that may be another the next time: it is sent again when
+            // its time comes.
+            return false;
+        }
         if message.status == Some(StatusCode::NO_RESPONDERS) && pending.nobody == NobodyThere::AskAgain {
             pending.bounced += 1;
             let wait = Duration::from_millis(100) * 2_u32.pow(pending.bounced.min(6));
@@ -256,13 +283,35 @@ impl Table {
             }
             Answer::One(waiting) => drop(waiting.send(Ok(Answered { message, before: Vec::new(), resent }))),
             Answer::Many { so_far, done } => drop(done.send(Ok(Answered { message, before: so_far, resent }))),
+            Answer::Settle if pending.stores => return true,
             Answer::Settle => {
                 self.confirm(pending.last);
-                return true;
+                match pending.then {
+                    Some(then) => self.store_then(id, then),
+                    None => return true,
+                }
             }
             Answer::Again | Answer::None => {}
         }
         false
+    }
+
+    /// Settlement `id` is confirmed, and `then` is to be stored. It keeps its number: whoever waits for the settlement
+    /// waits for this too.
+    fn store_then(&mut self, id: u64, then: Part) {
+        let mut pending = Pending::new(Vec::new(), then, NobodyThere::AskAgain, Answer::Settle);
+        pending.stores = true;
+        self.settles.insert(id);
+        if self.queue.is_empty() {
+            self.leaves_at = Some(Instant::now() + GATHERING);
+        }
+        self.pending.insert(id, pending);
+        self.queue.push_back(id);
+    }
+
+    /// Whether something waits to be sent.
+    pub(super) fn has_more_to_send(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// Keeps a confirmed acknowledgement for as long as the server may still forget it.
@@ -358,6 +407,15 @@ fn give(answer: Answer, result: Result<Answered, Unanswered>) -> bool {
         }
         Answer::Settle => true,
         Answer::Again | Answer::None => false,
+    }
+}
+
+/// Whether the answer to what was to be stored is its last: it is stored, or will not be.
+fn is_final(answer: &[u8]) -> bool {
+    match accepted(answer) {
+        Ok(_) => true,
+        Err(ApiError::Unreadable(_)) => false,
+        Err(error) => !error.is_retryable(),
     }
 }
 

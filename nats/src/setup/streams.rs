@@ -64,6 +64,24 @@ pub(crate) fn streams(layout: &Layout, settings: &FactorySettings) -> Vec<Value>
             }),
         ),
         stream(
+            &layout.runs,
+            "Work Factory: the logs of the runs that are open",
+            &[format!("{prefix}.runs.*.*")],
+            json!({
+                "retention": "limits",
+                // No limits: a log that lost its records would let its run start over, and one that could not be
+                // written would let no run end. It holds what is open, and for a while the ends of what was.
+                "discard": "new",
+                "max_age": 0,
+                "max_bytes": -1,
+                "max_msgs": -1,
+                "max_msgs_per_subject": -1,
+                "allow_rollup_hdrs": true,
+                "allow_msg_ttl": true,
+                "deny_delete": true,
+            }),
+        ),
+        stream(
             &layout.results,
             "Work Factory: what became of the jobs",
             &[format!("{prefix}.results.*.*")],

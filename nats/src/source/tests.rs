@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use wf_broker::Lease;
+use wf_broker::{BoxFuture, Lease, LogEnd};
 use wf_schema::{BatchId, RunId};
 
 use super::*;
@@ -54,7 +54,10 @@ fn little_credit_asks_each_leg_for_one_message_of_any_size() {
 struct Released(AtomicUsize);
 
 impl Lease for Released {
-    fn ack(&self) {}
+    fn ack(&self, _: Option<LogEnd>) {}
+    fn stored(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
     fn renew(&self) {}
     fn release(&self, _: Duration) {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -64,6 +67,7 @@ impl Lease for Released {
 fn delivery(lease: &Arc<Released>) -> Delivery {
     Delivery {
         lane: Lane::default(),
+        id: "".into(),
         bytes: Bytes::from_static(b"{}"),
         run: RunId::new('j', 1),
         delivered: 1,

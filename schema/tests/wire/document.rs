@@ -13,7 +13,7 @@ pub(crate) fn dump(message: &[u8]) -> String {
     let mut head = Reading::new(message);
     head.bytes(2, "magic \"WF\"");
     let version = head.byte("version");
-    assert_eq!(version, 1, "describe the new version here and in the document");
+    assert_eq!(version, 2, "describe the new version here and in the document");
     let codec = head.byte("codec (0 none, 1 LZ4)");
     let raw_len = head.word("length of the body, decompressed");
     let crc = head.word("CRC-32C of all that follows");
@@ -56,6 +56,7 @@ fn batch(r: &mut Reading<'_>) {
     r.number("format (0 JSON, 1 postcard)");
     r.byte("hops");
     r.option("trace", |r| r.string("trace"));
+    r.number("remember, s");
     r.list("kinds", |r| r.string("kind"));
     r.list("policies", |r| {
         r.number("max_attempts");

@@ -17,8 +17,17 @@ fn format() -> impl Strategy<Value = Format> {
 }
 
 fn header() -> impl Strategy<Value = Header> {
-    (any::<u128>(), any::<u64>(), any::<Option<u64>>(), format(), any::<u8>(), option::of("[ -~]{0,256}")).prop_map(
-        |(id, enqueued_at, due, format, hops, trace)| Header { id: BatchId::from(id), enqueued_at, due, format, hops, trace },
+    let trace = option::of("[ -~]{0,256}");
+    (any::<u128>(), any::<u64>(), any::<Option<u64>>(), format(), any::<u8>(), trace, any::<u32>()).prop_map(
+        |(id, enqueued_at, due, format, hops, trace, remember)| Header {
+            id: BatchId::from(id),
+            enqueued_at,
+            due,
+            format,
+            hops,
+            trace,
+            remember,
+        },
     )
 }
 

@@ -55,7 +55,7 @@ fn one() -> Bytes {
 /// Several kinds and policies, a trace, a due time.
 pub(crate) fn mixed() -> BatchBuilder {
     let trace = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned());
-    let mut open = BatchBuilder::new(Header { due: Some(THEN + 60_000), trace, ..header(Format::Json) });
+    let mut open = BatchBuilder::new(Header { due: Some(THEN + 60_000), trace, remember: 86_400, ..header(Format::Json) });
     for n in 0..12 {
         let job = job(KINDS[n % 4], format!(r#"{{"a":{n},"b":{}}}"#, n * n + 1));
         let job = if n % 3 == 0 { job.max_attempts(3).store_result() } else { job };

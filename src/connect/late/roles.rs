@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use wf_broker::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeliverySource, Entry, Hint, Key, KeyedRecords,
-    LaneStats, LoggedRecord, Message, OutcomeLog, Publish, Revision, Schedule, Scheduled, Stored, Version,
+    LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Revision, RunLog, Schedule, Scheduled, Stored,
+    Trace, Traced, Traces, Version,
 };
-use wf_schema::{BatchId, Lane, Millis, Queue, RunId};
+use wf_schema::{BatchId, Lane, Millis, Queue};
 
 use super::Late;
 
@@ -23,6 +24,16 @@ impl Publish for Late {
 
     fn max_message(&self) -> usize {
         self.search.found.get().map_or(self.search.facts.max_message, |broker| broker.max_message())
+    }
+
+    fn dedup_window(&self) -> Duration {
+        self.search.found.get().map_or(self.search.facts.dedup_window, |broker| broker.dedup_window())
+    }
+}
+
+impl Traces for Late {
+    fn trace(&self, wanted: Vec<Trace>, within: Duration) -> BoxFuture<'_, Vec<Traced>> {
+        self.ask("look for a message", move |broker| broker.trace(wanted, within))
     }
 }
 
@@ -63,12 +74,28 @@ impl Consume for Late {
 }
 
 impl OutcomeLog for Late {
-    fn append(&self, batch: BatchId, run: RunId, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
-        self.ask("append the record", move |broker| broker.append(batch, run, expected, bytes))
+    fn append(&self, log: RunLog, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
+        self.ask("append the record", move |broker| broker.append(log, expected, bytes))
+    }
+
+    fn read_run(&self, log: RunLog) -> BoxFuture<'_, LoggedRun> {
+        self.ask("read the records", move |broker| broker.read_run(log))
+    }
+
+    fn publish_outcome(&self, log: RunLog, step: u32, bytes: Bytes) -> BoxFuture<'_, ()> {
+        self.ask("publish the outcome", move |broker| broker.publish_outcome(log, step, bytes))
+    }
+
+    fn end(&self, end: LogEnd) -> BoxFuture<'_, ()> {
+        self.ask("end the log", move |broker| broker.end(end))
     }
 
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
         self.ask("read the records", move |broker| broker.read(batch))
+    }
+
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        self.ask("ask for the oldest outcome", |broker| broker.kept_since())
     }
 
     fn watch(&self, batch: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {

@@ -120,9 +120,9 @@ fn an_ack_counts_however_late() {
     test.lanes.release(2, 1, LEASE, test.start);
     test.lanes.expire(test.start + LEASE);
     assert_eq!(test.counts(), (2, 0));
-    assert!(test.lanes.ack(1) && test.lanes.ack(2) && !test.lanes.ack(2));
+    assert!(test.lanes.ack(1, None) && test.lanes.ack(2, None) && !test.lanes.ack(2, None));
     assert_eq!((test.take(), test.counts()), (None, (0, 0)));
-    let removed: Vec<_> = test.lanes.take_removed().into_iter().map(|(_, entry)| entry.sequence).collect();
+    let removed: Vec<_> = test.lanes.take_removed().into_iter().map(|removed| removed.entry.sequence).collect();
     assert_eq!(removed, [1, 2]);
     assert!(test.lanes.lanes.is_empty() && test.lanes.held.is_empty() && test.lanes.deadlines.is_empty());
     assert_eq!(test.lanes.weight, 0);
@@ -134,7 +134,7 @@ fn what_was_released_waits_its_delay_and_what_was_put_back_was_no_delivery() {
     test.take();
     test.lanes.release(1, 1, Duration::MAX, test.start);
     assert_eq!((test.take(), test.counts()), (None, (1, 0)));
-    assert!(test.lanes.ack(1));
+    assert!(test.lanes.ack(1, None));
 
     let mut test = Test::with(1);
     test.take();
@@ -151,7 +151,7 @@ fn a_lane_is_full_for_itself_alone() {
     assert_eq!(wanted(&other, weight(100)), None);
     assert_eq!(wanted(&other, 10_000_000), None, "an empty lane takes any message");
     test.take();
-    test.lanes.ack(1);
+    test.lanes.ack(1, None);
     assert_eq!(test.lanes.full([(&full, weight(100))].into_iter()), None);
 }
 
@@ -166,7 +166,7 @@ fn the_writer_is_woken_for_what_cannot_wait() {
     assert_eq!(test.lanes.sleep(test.start, long), test.start + LEASE);
     test.take();
     assert!(!test.lanes.must_wake());
-    test.lanes.ack(1);
+    test.lanes.ack(1, None);
     assert!(test.lanes.must_wake());
     assert_eq!(test.lanes.sleep(test.start, long), test.start, "there is work");
 }
@@ -181,5 +181,5 @@ fn the_end_is_told_to_who_waits() {
     assert_eq!(waiting.times(), 1);
     let waker = Waker::from(waiting);
     assert!(test.lanes.take(&test.lane.clone(), 1, &waker, test.start, NOW).unwrap().is_err());
-    assert!(!test.lanes.ack(1) && !test.lanes.renew(1, 1, test.start));
+    assert!(!test.lanes.ack(1, None) && !test.lanes.renew(1, 1, test.start));
 }

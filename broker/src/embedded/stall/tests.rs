@@ -12,8 +12,8 @@ use wf_schema::{BatchId, Lane, now};
 use super::super::store::{KeyRange, MemoryStore, Space, StoreResult, Write};
 use super::*;
 use crate::{
-    Broker, Consume, Control, Delivery, Embedded, EmbeddedOptions, Key, Message, OutcomeLog, Publish, Schedule, Scheduled,
-    Version,
+    Broker, Consume, Control, Delivery, Embedded, EmbeddedOptions, Key, Message, OutcomeLog, Publish, RunLog, Schedule,
+    Scheduled, Version,
 };
 
 /// A disk that can be full, and say so late. Clones are the same.
@@ -132,6 +132,10 @@ async fn insist(broker: &Embedded, id: &str) -> bool {
     }
 }
 
+fn log_of(delivery: &Delivery) -> RunLog {
+    RunLog { batch: BatchId::new(), run: delivery.run, message: delivery.id.clone() }
+}
+
 fn is_no_room<T>(answer: &crate::Result<T>) -> bool {
     matches!(answer, Err(error @ BrokerError::NoRoom { .. }) if error.is_retryable())
 }
@@ -165,13 +169,13 @@ async fn a_round_without_room_is_made_when_there_is_some() {
         // From now on it is: nothing is.
         assert!(is_no_room(&broker.publish(message("refused")).await));
         assert!(is_no_room(&broker.publish(message("late")).await), "what is not safe is no duplicate");
-        let (batch, run) = (BatchId::new(), "j1".parse().unwrap());
-        assert!(is_no_room(&broker.append(batch, run, Version::NONE, "record".into()).await));
+        let log = log_of(&taken[0]);
+        assert!(is_no_room(&broker.append(log, Version::NONE, "record".into()).await));
         assert!(is_no_room(&broker.settled().await));
         broker.ping().await.unwrap();
         // What is there is delivered, and can be acknowledged.
         taken.extend(take(&broker, 1).await);
-        taken.iter().for_each(|delivery| delivery.lease.ack());
+        taken.iter().for_each(|delivery| delivery.lease.ack(None));
 
         // Little room is enough for what is under way, and for what is to be removed, and nothing more.
         disk.cramp(true);
@@ -183,7 +187,8 @@ async fn a_round_without_room_is_made_when_there_is_some() {
         assert!(!insist(&broker, "after").await);
         assert_eq!(disk.0.reopened.load(SeqCst), 1);
         assert!(insist(&broker, "late").await, "it was stored after all");
-        broker.append(batch, run, Version::NONE, "record".into()).await.unwrap();
+        let again = take(&broker, 1).await.remove(0);
+        broker.append(log_of(&again), Version::NONE, "record".into()).await.unwrap();
         broker.close().await.unwrap();
         assert_eq!(left(&disk).await, ["after", "c", "late"]);
     }
@@ -203,8 +208,8 @@ async fn with_little_room_nothing_more_is_taken_and_the_rest_goes_on() {
     assert!(broker.publish(message("a")).await.unwrap().duplicate, "it needs no room");
     // What is there is settled.
     let taken = take(&broker, 1).await;
-    broker.append(BatchId::new(), taken[0].run, Version::NONE, "record".into()).await.unwrap();
-    taken[0].lease.ack();
+    broker.append(log_of(&taken[0]), Version::NONE, "record".into()).await.unwrap();
+    taken[0].lease.ack(None);
     broker.settled().await.unwrap();
     disk.cramp(false);
     assert!(!broker.publish(message("b")).await.unwrap().duplicate);
@@ -231,7 +236,7 @@ async fn closed_without_room_it_says_what_it_could_not_do() {
         let broker = disk.broker();
         broker.publish(message("a")).await.unwrap();
         disk.fill(storage_full, false);
-        take(&broker, 1).await[0].lease.ack();
+        take(&broker, 1).await[0].lease.ack(None);
         assert!(broker.settled().await.is_err());
         if room {
             disk.cramp(false);

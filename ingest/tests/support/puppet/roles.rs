@@ -9,9 +9,10 @@ use futures::FutureExt;
 use tokio::sync::broadcast;
 use wf_broker::{
     BoxFuture, Broker, BrokerError, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeliverySource, Entry, Hint, Key,
-    KeyedRecords, LaneStats, LoggedRecord, Message, OutcomeLog, Publish, Result, Revision, Schedule, Scheduled, Stored, Version,
+    KeyedRecords, LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Result, Revision, RunLog, Schedule,
+    Scheduled, Stored, Trace, Traced, Traces, Version,
 };
-use wf_schema::{BatchId, Lane, Millis, Queue, RunId};
+use wf_schema::{BatchId, Lane, Millis, Queue};
 
 use super::{Fault, Op, Puppet};
 
@@ -64,8 +65,38 @@ impl Publish for Puppet {
         self.max_message.load(SeqCst)
     }
 
+    fn dedup_window(&self) -> Duration {
+        Duration::from_millis(self.window_ms.load(SeqCst))
+    }
+
     fn max_together(&self) -> usize {
         50
+    }
+}
+
+impl Traces for Puppet {
+    fn trace(&self, wanted: Vec<Trace>, _: Duration) -> BoxFuture<'_, Vec<Traced>> {
+        async move {
+            let unknown = match self.fault(Op::Trace) {
+                Some(Fault::Denied) => true,
+                Some(fault) => return Err(failed(fault, &Lane::default())),
+                None => false,
+            };
+            let store = self.store.lock();
+            let look = |trace: &Trace| {
+                let called = |name: &str| trace.is_called(name);
+                let there = store.messages.iter().any(|message| message.lane == trace.lane && called(&message.id))
+                    || store.scheduled.keys().any(|key| called(key.as_str()));
+                match (there, store.ended.iter().any(|name| called(name))) {
+                    _ if unknown => Traced::Unknown,
+                    (true, _) => Traced::Stored,
+                    (false, true) => Traced::Ended,
+                    (false, false) => Traced::Absent,
+                }
+            };
+            Ok(wanted.iter().map(look).collect())
+        }
+        .boxed()
     }
 }
 
@@ -161,7 +192,7 @@ impl KeyedRecords for Puppet {
 }
 
 impl OutcomeLog for Puppet {
-    fn append(&self, batch: BatchId, run: RunId, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
+    fn append(&self, RunLog { batch, run, .. }: RunLog, expected: Version, bytes: Bytes) -> BoxFuture<'_, Version> {
         async move {
             let version = Version(expected.0 + 1);
             self.store.lock().log.entry(batch).or_default().push(LoggedRecord { run, version, bytes });
@@ -169,6 +200,18 @@ impl OutcomeLog for Puppet {
             Ok(version)
         }
         .boxed()
+    }
+
+    fn read_run(&self, _: RunLog) -> BoxFuture<'_, LoggedRun> {
+        unasked("read_run")
+    }
+
+    fn publish_outcome(&self, _: RunLog, _: u32, _: Bytes) -> BoxFuture<'_, ()> {
+        unasked("publish_outcome")
+    }
+
+    fn end(&self, _: LogEnd) -> BoxFuture<'_, ()> {
+        unasked("end")
     }
 
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
@@ -179,6 +222,10 @@ impl OutcomeLog for Puppet {
             Ok(self.store.lock().log.get(&batch).cloned().unwrap_or_default())
         }
         .boxed()
+    }
+
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        unasked("kept_since")
     }
 
     fn watch(&self, _: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {
