@@ -178,7 +178,8 @@ impl Parcel {
         if now_known.is_none() || later_known.contains(&None) {
             return Ok(Found::Unknown);
         }
-        let missing: Vec<_> = later.into_iter().zip(later_known).filter(|(_, known)| **known == Some(false)).map(|(part, _)| part).collect();
+        let missing: Vec<_> =
+            later.into_iter().zip(later_known).filter(|(_, known)| **known == Some(false)).map(|(part, _)| part).collect();
         if now_known == Some(true) && missing.is_empty() {
             return Ok(Found::All);
         }

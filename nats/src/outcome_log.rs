@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, HeaderValue, Subscriber, header};
 use bytes::Bytes;
-use serde_json::{Value, json};
 use futures::StreamExt as _;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::time::DelayQueue;
 use wf_broker::{BoxFuture, BrokerError, Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, Result, RunLog, Version};

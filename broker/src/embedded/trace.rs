@@ -80,16 +80,17 @@ impl Look<'_> {
         for lane in lanes {
             let missing = self.missing(|trace| trace.lane == lane);
             let since = missing.iter().map(|n| self.wanted[*n].since).min().unwrap_or(0).saturating_sub(TRACE_SLACK);
-            let done = self.each_key(missing, Space::Messages, KeyRange::prefix(&keys::messages_of(&lane)), |look, may, key| {
-                let (_, entry) = keys::read_message(key, 0).or_unreadable(WHAT)?;
-                if entry.stored_at < since {
-                    return Ok(true);
-                }
-                // One that is gone by now has left the end of its run, if it was to.
-                let Some(value) = look.store.get(Space::Messages, key).or_unreadable(WHAT)? else { return Ok(true) };
-                let name = message::name(&value).or_unreadable(WHAT)?;
-                Ok(look.note(may, name))
-            })?;
+            let done =
+                self.each_key(missing, Space::Messages, KeyRange::prefix(&keys::messages_of(&lane)), |look, may, key| {
+                    let (_, entry) = keys::read_message(key, 0).or_unreadable(WHAT)?;
+                    if entry.stored_at < since {
+                        return Ok(true);
+                    }
+                    // One that is gone by now has left the end of its run, if it was to.
+                    let Some(value) = look.store.get(Space::Messages, key).or_unreadable(WHAT)? else { return Ok(true) };
+                    let name = message::name(&value).or_unreadable(WHAT)?;
+                    Ok(look.note(may, name))
+                })?;
             if !done {
                 return Ok(false);
             }

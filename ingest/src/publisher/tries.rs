@@ -199,7 +199,8 @@ impl Publisher {
             Way::Window(pass) => pass,
             Way::Spool(spool, _place) => {
                 // It may be long until it is shipped, and longer until that is confirmed.
-                let envelopes = envelopes.iter().map(|envelope| envelope.clone().remembered(SPOOLED, self.max_message())).collect();
+                let envelopes =
+                    envelopes.iter().map(|envelope| envelope.clone().remembered(SPOOLED, self.max_message())).collect();
                 return spool.put(envelopes, false).await.map(|()| Kept::Spool).map_err(PublishError::from);
             }
         };
