@@ -12,6 +12,7 @@ use wf_schema::config::{BrokerUrl, Config, ConfigError, Loaded, Loader, ProfileS
 
 use crate::settings;
 use crate::tuner::Tuner;
+use crate::unserved;
 pub use late::Refusal;
 
 /// How long to wait, on average, before looking again whether the factory is set up.
@@ -176,6 +177,13 @@ fn fitted(loader: &Loader, loaded: Loaded, broker: Arc<dyn Broker>, tuner: Tuner
 /// # Errors
 /// When it cannot be opened or reached.
 pub async fn open(config: &Config, layout: Layout) -> Result<Connected, BrokerUnavailable> {
+    let connected = find(config, layout).await?;
+    // Ends with the broker.
+    tokio::spawn(unserved::watch(Arc::downgrade(&connected.clone().broker())));
+    Ok(connected)
+}
+
+async fn find(config: &Config, layout: Layout) -> Result<Connected, BrokerUnavailable> {
     match &config.broker().url {
         BrokerUrl::Embedded(path) => {
             let (path, options) = (path.clone(), settings::embedded(config)?);

@@ -13,6 +13,8 @@ mod lines;
 use std::io::Read;
 
 pub use cutter::{BadLine, CutBatch, Cutter, Due, FeedError, Plan, Segment, Span};
+#[doc(hidden)]
+pub use dispatch::cut_here;
 pub use dispatch::{Wire, cut_ahead, publish};
 pub use file_id::FileId;
 

@@ -36,6 +36,7 @@ pub mod run;
 pub mod settings;
 pub mod shutdown;
 pub mod tuner;
+mod unserved;
 
 pub use factory::{Factory, FactoryError};
 pub use tuner::{Tuned, Tuner, Tuning};

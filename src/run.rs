@@ -22,5 +22,9 @@ mod summary;
 pub use counts::Counts;
 pub use destination::{Destination, ResultsError};
 pub use journal::{Earlier, JournalError};
+#[doc(hidden)]
+pub use pipeline::run_here;
 pub use pipeline::{RunError, RunOptions, run};
+#[doc(hidden)]
+pub use results::Outlet;
 pub use summary::Summary;

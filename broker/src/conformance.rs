@@ -146,10 +146,13 @@ macro_rules! conformance_tests {
                 a_queue_without_dead_letters_has_an_empty_page,
                 a_dead_letter_is_removed_once,
                 a_dead_letter_too_large_is_refused,
+                the_oldest_make_room_when_the_store_is_full,
+                a_dead_letter_larger_than_the_store_is_refused,
             ];
             control: [
                 stats_tell_how_full_a_lane_is,
                 stats_tell_who_waits,
+                what_nobody_asks_for_is_told,
                 a_queue_that_is_held_delivers_nothing,
                 a_pause_holds_lanes_made_later,
                 a_pause_leaves_what_was_delivered,
@@ -207,6 +210,7 @@ macro_rules! conformance_restart_tests {
                 ];
                 dead: [
                     dead_letters_stand_after_a_restart,
+                    a_full_store_makes_room_after_a_restart,
                 ];
                 control: [
                     a_pause_stands_after_a_restart,

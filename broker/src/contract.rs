@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use consume::{Consume, Delivery, DeliverySource, Fired, Lease};
-pub use control::{Control, LaneStats};
-pub use dead::{Buried, DeadLetters, DeadPage};
+pub use control::{Control, LaneStats, Unserved};
+pub use dead::{Buried, DeadLetters, DeadPage, DeadStats};
 pub use outcome_log::{Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, RunLog, Version};
 pub use publish::{Message, Publish, Stored};
 pub use records::{Entry, KeyedRecords, Revision};

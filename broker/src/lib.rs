@@ -7,6 +7,7 @@
 pub mod conformance;
 mod contract;
 mod embedded;
+mod episode;
 mod error;
 mod keyspaces;
 pub mod link;
@@ -14,11 +15,12 @@ mod own_folder;
 mod window;
 
 pub use contract::{
-    BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Fired, Hint, Key,
-    KeyError, KeyedRecords, LaneStats, Lease, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Revision, RunLog,
-    Schedule, Scheduled, Stored, TRACE_SLACK, Trace, Traced, Traces, Version,
+    BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeadStats, Delivery, DeliverySource, Entry, Fired,
+    Hint, Key, KeyError, KeyedRecords, LaneStats, Lease, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Revision,
+    RunLog, Schedule, Scheduled, Stored, TRACE_SLACK, Trace, Traced, Traces, Unserved, Version,
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
+pub use episode::Episode;
 pub use error::{BrokerError, Cause, Result};
 pub use keyspaces::{Change, DiskError, Durability, KeyRange, KeyspaceLayout, Keyspaces, KeyspacesError, Layout, Room};
 pub use own_folder::{OwnError, OwnFolder};

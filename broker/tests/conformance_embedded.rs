@@ -26,6 +26,7 @@ fn options() -> EmbeddedOptions {
     EmbeddedOptions::default()
         .lease(Duration::from_secs(1))
         .and_then(|options| options.lane_bytes(FILL.messages as u64 * weight))
+        .and_then(|options| options.dead_bytes(1 << 20))
         .and_then(|options| options.outcome_records(OUTCOMES as u64))
         .unwrap()
 }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use wf_broker::Broker;
 use wf_schema::{Lane, Queue};
 
@@ -29,8 +30,25 @@ pub struct Executor {
     pub(crate) node: Arc<Node>,
     /// The lane loops.
     loops: TaskTracker,
-    /// The thread of its own. Taken out only when dropped.
-    own: Option<Runtime>,
+    /// Taken out only when dropped.
+    home: Option<Home>,
+}
+
+/// Where the parts of an executor run that must not wait for handlers.
+enum Home {
+    /// On a thread of their own.
+    Own(Runtime),
+    /// Beside the handlers: for the simulator, where everything is on one thread. Ends with what it keeps.
+    Here(Mutex<Vec<AbortOnDropHandle<()>>>),
+}
+
+impl Home {
+    fn spawn(&self, part: impl Future<Output = ()> + Send + 'static) {
+        match self {
+            Self::Own(own) => drop(own.spawn(part)),
+            Self::Here(parts) => parts.lock().push(AbortOnDropHandle::new(tokio::spawn(part))),
+        }
+    }
 }
 
 impl Executor {
@@ -39,20 +57,39 @@ impl Executor {
     /// # Errors
     /// Outside of a tokio runtime, or when a handler was registered for what is no kind.
     pub fn start(broker: Arc<dyn Broker>, registry: Registry, options: ExecutorOptions) -> Result<Self, ExecutorError> {
-        let handlers = Handle::try_current().map_err(|_| ExecutorError::NoRuntime)?;
-        let registry = registry.checked()?;
         let own = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("wf-executor")
             .enable_all()
             .build()
             .map_err(|error| ExecutorError::Threads(Arc::new(error)))?;
+        Self::start_at(Home::Own(own), broker, registry, options)
+    }
+
+    /// Starts wholly on the caller's runtime: for the simulator, where everything is on one thread. Handlers that block
+    /// it keep leases from being renewed.
+    ///
+    /// # Errors
+    /// As [`Executor::start`].
+    #[doc(hidden)]
+    pub fn start_here(broker: Arc<dyn Broker>, registry: Registry, options: ExecutorOptions) -> Result<Self, ExecutorError> {
+        Self::start_at(Home::Here(Mutex::default()), broker, registry, options)
+    }
+
+    fn start_at(
+        home: Home,
+        broker: Arc<dyn Broker>,
+        registry: Registry,
+        options: ExecutorOptions,
+    ) -> Result<Self, ExecutorError> {
+        let handlers = Handle::try_current().map_err(|_| ExecutorError::NoRuntime)?;
+        let registry = registry.checked()?;
         let queues = options.queues().to_vec();
         let node = Node::new(broker, registry, options, handlers);
-        own.spawn(node.renewals.clone().keep());
-        own.spawn(distance::measure(node.clone()));
-        own.spawn(run_times::share(node.clone()));
-        let executor = Self { node, loops: TaskTracker::new(), own: Some(own) };
+        home.spawn(node.renewals.clone().keep());
+        home.spawn(distance::measure(node.clone()));
+        home.spawn(run_times::share(node.clone()));
+        let executor = Self { node, loops: TaskTracker::new(), home: Some(home) };
         queues.into_iter().for_each(|queue| executor.serve(queue));
         Ok(executor)
     }
@@ -60,10 +97,10 @@ impl Executor {
     /// Serves `queue` too, at all priorities. One that is served already stays as it is; an executor that drains
     /// serves nothing new.
     pub fn serve(&self, queue: Queue) {
-        let Some(own) = self.own.as_ref().filter(|_| !self.node.phases.draining.is_cancelled()) else { return };
+        let Some(home) = self.home.as_ref().filter(|_| !self.node.phases.draining.is_cancelled()) else { return };
         for desk in Lane::of(&queue).into_iter().filter_map(|lane| self.node.open(lane)) {
-            self.loops.spawn_on(surplus::watch(self.node.clone(), desk.clone()), own.handle());
-            self.loops.spawn_on(lane_loop::pull(self.node.clone(), desk), own.handle());
+            home.spawn(self.loops.track_future(surplus::watch(self.node.clone(), desk.clone())));
+            home.spawn(self.loops.track_future(lane_loop::pull(self.node.clone(), desk)));
         }
     }
 
@@ -141,7 +178,7 @@ impl Drop for Executor {
         self.node.phases.draining.cancel();
         self.node.phases.gone.cancel();
         self.node.stopped.cancel();
-        if let Some(own) = self.own.take() {
+        if let Some(Home::Own(own)) = self.home.take() {
             // Waiting for it would block, which an async caller must not.
             own.shutdown_background();
         }
@@ -206,7 +243,7 @@ mod tests {
         let options = ExecutorOptions::new("x").unwrap().serving([]).prefetch_bytes(2048 * KIB).unwrap();
         let node = Node::new(broker, Registry::new(), options, Handle::current());
         // Without its threads: nothing else measures or books.
-        let executor = Executor { node, loops: TaskTracker::new(), own: None };
+        let executor = Executor { node, loops: TaskTracker::new(), home: None };
         let desk = executor.node.open(Lane::default()).unwrap();
         let mut granted = 0;
         let mut most = || {

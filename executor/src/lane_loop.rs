@@ -14,6 +14,7 @@ use crate::quiet::Quiet;
 /// taken, and renewed, whatever the handlers do.
 pub(crate) async fn pull(node: Arc<Node>, desk: Arc<Desk>) {
     tokio::select! {
+        biased;
         // What was delivered and not taken yet is released with the source.
         () = node.phases.draining.cancelled() => {}
         Err(error) = serve(&node, &desk) => node.fail(error),

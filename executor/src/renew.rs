@@ -16,6 +16,7 @@ use wf_schema::{Millis, RunId, now};
 pub(crate) struct Renewals {
     /// How long a delivery stays ours without a renewal.
     lease: Duration,
+    /// In an order of its own, so that renewals go out in the same order whenever a history is played again.
     held: Mutex<BTreeMap<RunId, Holding>>,
     beat: Mutex<Beat>,
 }

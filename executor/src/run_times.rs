@@ -5,7 +5,7 @@
 //! that they agree with the winner. Who has written waits longer before the next time: averages that will not settle
 //! cost a write a minute.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The averages of this node, in seconds.
 #[derive(Default)]
-pub(crate) struct RunTimes(Mutex<HashMap<Kind, f64>>);
+pub(crate) struct RunTimes(Mutex<BTreeMap<Kind, f64>>);
 
 impl RunTimes {
     /// `jobs` jobs of `kind` ran for `busy` in all.

@@ -30,7 +30,7 @@ const TOGETHER: usize = 4;
 const QUIET_PLACES: usize = 1_024;
 
 /// Jobs that can share a batch: one lane, one format, one time to fall due.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Place {
     pub(crate) lane: Lane,
     pub(crate) format: Format,
@@ -238,9 +238,8 @@ impl<R: Default + Clone> Batcher<R> {
         if self.bulks == 0 {
             self.leave_by = None;
             let waits = |slot: &Slot<R>| slot.open.is_some() && slot.in_flight == 0;
-            let waiting: Vec<Place> = self.slots.iter().filter(|(_, slot)| waits(slot)).map(|(place, _)| place.clone()).collect();
-            for place in &waiting {
-                self.close(place);
+            for place in self.places(waits) {
+                self.close(&place);
             }
         }
     }
@@ -272,10 +271,16 @@ impl<R: Default + Clone> Batcher<R> {
     /// Closes everything that is open.
     pub(crate) fn close_all(&mut self) {
         self.leave_by = None;
-        let open: Vec<Place> = self.slots.iter().filter(|(_, slot)| slot.open.is_some()).map(|(p, _)| p.clone()).collect();
-        for place in &open {
-            self.close(place);
+        for place in self.places(|slot| slot.open.is_some()) {
+            self.close(&place);
         }
+    }
+
+    /// The places whose slot is such, in their own order: in the map's order, batches would leave in another at each start.
+    fn places(&self, such: impl Fn(&Slot<R>) -> bool) -> Vec<Place> {
+        let mut places: Vec<_> = self.slots.iter().filter(|(_, slot)| such(slot)).map(|(place, _)| place.clone()).collect();
+        places.sort_unstable();
+        places
     }
 
     /// Changes how long jobs wait for others, how large a batch is on the wire and how much room there is, in bytes.

@@ -4,16 +4,18 @@
 //! probe at a time finds out when it can be reached again.
 
 mod circuit;
+mod flag;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use wf_broker::{Broker, BrokerError};
 
 use circuit::Circuit;
+use flag::Flag;
 
 /// How long a probe may take.
 const PROBE: Duration = Duration::from_secs(3);
@@ -27,7 +29,7 @@ pub(crate) struct Breaker(Arc<Shared>);
 
 struct Shared {
     circuit: Mutex<Circuit>,
-    open: watch::Sender<bool>,
+    open: Flag,
     broker: Arc<dyn Broker>,
     /// Held by who probes: when the last probe ended, and what it came to.
     probing: tokio::sync::Mutex<Option<(Instant, Answer)>>,
@@ -49,7 +51,7 @@ impl Breaker {
     pub(crate) fn new(broker: Arc<dyn Broker>, after: Duration) -> Self {
         let shared = Arc::new(Shared {
             circuit: Mutex::new(Circuit::new(after)),
-            open: watch::Sender::new(false),
+            open: Flag::default(),
             broker,
             probing: tokio::sync::Mutex::default(),
             failure: Mutex::default(),
@@ -61,7 +63,7 @@ impl Breaker {
 
     /// Whether the broker counts as unreachable.
     pub(crate) fn is_open(&self) -> bool {
-        *self.0.open.borrow()
+        self.0.open.is_up()
     }
 
     /// How long it has been open, if it is, and how long it will be until the next probe.
@@ -73,13 +75,12 @@ impl Breaker {
 
     /// Waits until it is open.
     pub(crate) async fn opened(&self) {
-        // The sender is kept by this.
-        let _ = self.0.open.subscribe().wait_for(|open| *open).await;
+        self.0.open.wait(true).await;
     }
 
     /// Waits until it is closed.
     pub(crate) async fn closed(&self) {
-        let _ = self.0.open.subscribe().wait_for(|open| !*open).await;
+        self.0.open.wait(false).await;
     }
 
     /// Says that something is asked of the broker.
@@ -136,7 +137,7 @@ impl Shared {
         let value = act(&mut circuit);
         let open = circuit.is_open();
         // Under the lock, so that the last to be told is what holds.
-        let changed = self.open.send_if_modified(|told| std::mem::replace(told, open) != open);
+        let changed = self.open.set(open);
         drop(circuit);
         if changed && open {
             tracing::warn!("the broker cannot be reached");
@@ -186,8 +187,9 @@ async fn attend(breaker: Weak<Shared>, alarm: Arc<Notify>) {
         drop(shared);
         match deadline.into_iter().chain(probe_at).min() {
             Some(at) => tokio::select! {
-                () = tokio::time::sleep_until(at) => {}
+                biased;
                 () = alarm.notified() => {}
+                () = tokio::time::sleep_until(at) => {}
             },
             None => alarm.notified().await,
         }

@@ -79,6 +79,14 @@ impl HttpState {
     }
 }
 
+impl HttpState {
+    /// What serves each request, without a connection: for the simulator.
+    #[doc(hidden)]
+    pub fn into_router(self) -> Router {
+        router(self)
+    }
+}
+
 /// Everything that is served.
 fn router(state: HttpState) -> Router {
     Router::new()

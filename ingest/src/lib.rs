@@ -29,6 +29,8 @@ pub use producer::{Pace, PaceSetter, Producer, Submitted};
 pub use publisher::{Again, Fate, Published, Publisher, PublisherStats, Sending};
 pub use receipt::{Receipt, StoredIn};
 pub use run_times::MeasuredRunTimes;
+#[doc(hidden)]
+pub use spool::{Change as SpoolChange, Space as SpoolSpace, Store as SpoolStore};
 pub use spool::{Spool, SpoolError, SpoolOptions, SpoolStats};
 pub use tally::IdRange;
 pub use wf_broker::Window;

@@ -89,6 +89,7 @@ pub async fn wait_for_outcome(broker: &dyn Broker, id: JobId, wait: Duration) ->
             return Ok(latest);
         }
         tokio::select! {
+            biased;
             hint = hints.changed() => drop(hint?),
             () = tokio::time::sleep_until((Instant::now() + LOOK_AGAIN).min(until)) => {}
         }

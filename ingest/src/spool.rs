@@ -39,8 +39,9 @@ pub use error::SpoolError;
 use folder::Folder;
 use ledger::Ledger;
 pub use stats::SpoolStats;
-use store::{DiskStore, Space, Store};
-use writer::{Op, Writer};
+use store::DiskStore;
+pub use store::{Change, Space, Store};
+use writer::{Op, Ops, Writer};
 
 /// What may wait for the disk at once, in bytes and messages; further callers wait to be let in.
 const ROOM: Window = Window { bytes: 16 << 20, messages: 4_096 };
@@ -62,7 +63,7 @@ pub struct Spool(Arc<Handle>);
 
 struct Handle {
     shared: Arc<Shared>,
-    ops: mpsc::Sender<Op>,
+    ops: Ops,
     /// Lets in what waits for the disk.
     gate: Gate,
     stop: CancellationToken,
@@ -92,12 +93,28 @@ impl Spool {
     /// When another process has it, or the folder cannot be used.
     pub async fn open(options: SpoolOptions) -> Result<Self, SpoolError> {
         let opened = tokio::task::spawn_blocking(move || {
-            Self::on(Arc::new(DiskStore::open(Folder::claim(&options.path)?)?), options.bytes)
+            Self::on(Arc::new(DiskStore::open(Folder::claim(&options.path)?)?), options.bytes, Self::own_thread)
         });
         opened.await.map_err(|error| SpoolError::Disk(Arc::new(error)))?
     }
 
-    fn on(store: Arc<dyn Store>, limit: u64) -> Result<Self, SpoolError> {
+    /// A spool in `store` that does everything where it is told, without a thread of its own: for the simulator.
+    ///
+    /// # Errors
+    /// When what is there cannot be read.
+    #[doc(hidden)]
+    pub fn here(store: Arc<dyn Store>, limit: u64) -> Result<Self, SpoolError> {
+        Self::on(store, limit, |writer| Ok(Ops::Here(Arc::new(Mutex::new(writer)))))
+    }
+
+    fn own_thread(writer: Writer) -> Result<Ops, SpoolError> {
+        let (ops, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("wf-spool".to_owned()).spawn(move || writer.run(&queue));
+        thread.map_err(|error| SpoolError::Disk(Arc::new(error)))?;
+        Ok(Ops::Thread(ops))
+    }
+
+    fn on(store: Arc<dyn Store>, limit: u64, start: fn(Writer) -> Result<Ops, SpoolError>) -> Result<Self, SpoolError> {
         let ledger = read(&*store, Ledger::new(limit))?;
         let totals = ledger.totals();
         if totals.batches > 0 {
@@ -108,10 +125,7 @@ impl Spool {
             tracing::warn!(entries = totals.aside, "entries of the spool that cannot be used are aside");
         }
         let shared = Arc::new(Shared { ledger: Mutex::new(ledger), open: RwLock::new(Some(store)), work: Notify::new() });
-        let (ops, queue) = mpsc::channel();
-        let writer = Writer::new(shared.clone(), queue);
-        let thread = std::thread::Builder::new().name("wf-spool".to_owned()).spawn(move || writer.run());
-        thread.map_err(|error| SpoolError::Disk(Arc::new(error)))?;
+        let ops = start(Writer::new(shared.clone()))?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         Ok(Self(Arc::new(Handle { shared, ops, gate: Gate::new(ROOM), stop, shipping: OnceLock::new(), tasks })))
     }
@@ -170,9 +184,9 @@ impl Spool {
 }
 
 /// Tells the writer, and waits for its answer.
-async fn tell(ops: &mpsc::Sender<Op>, op: impl FnOnce(writer::Answer) -> Op) -> Result<(), SpoolError> {
+async fn tell(ops: &Ops, op: impl FnOnce(writer::Answer) -> Op) -> Result<(), SpoolError> {
     let (answer, answered) = oneshot::channel();
-    ops.send(op(answer)).map_err(|_| SpoolError::Closed)?;
+    ops.send(op(answer))?;
     answered.await.map_err(|_| SpoolError::Closed)?
 }
 

@@ -13,6 +13,7 @@ use crate::connect::{ConnectError, connect};
 use crate::connection::Connection;
 use crate::control::StatsCache;
 use crate::counters::{Counters, Counts};
+use crate::dead::DeadWatch;
 use crate::exchange::{NobodyThere, Unanswered};
 use crate::factory::FactorySettings;
 use crate::home::Home;
@@ -37,6 +38,7 @@ pub struct NatsBroker {
     pub(crate) consumers: Arc<LaneConsumers>,
     pub(crate) stats: StatsCache,
     pub(crate) flows: Arc<Flows>,
+    pub(crate) dead: Arc<DeadWatch>,
     /// Whoever sweeps orphans, since something was first consumed.
     sweeping: OnceLock<AbortOnDropHandle<()>>,
     name: String,
@@ -85,6 +87,7 @@ impl NatsBroker {
         Ok(Arc::new(Self {
             ends: Arc::new(Ends { layout: options.layout.clone(), window }),
             consumers: Arc::new(LaneConsumers::new(options.layout.clone(), settings.clone())),
+            dead: Arc::new(DeadWatch::new(counters.clone())),
             layout: options.layout,
             settings,
             counters,
@@ -166,6 +169,7 @@ impl NatsBroker {
                 lease: self.settings.lease,
                 name: self.name.clone(),
                 suspects: HashSet::new(),
+                names_denied: false,
             };
             AbortOnDropHandle::new(tokio::spawn(orphans.keep_sweeping()))
         });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use wf_broker::{BoxFuture, BrokerError, Control, LaneStats, Result};
+use wf_broker::{BoxFuture, BrokerError, Control, LaneStats, Result, Unserved};
 use wf_schema::{Lane, Millis, Queue, now};
 
 use crate::api::{ApiError, code};
@@ -209,6 +209,10 @@ impl NatsBroker {
 impl Control for NatsBroker {
     fn stats(&self, lane: Lane) -> BoxFuture<'_, LaneStats> {
         Box::pin(self.lane_stats(lane))
+    }
+
+    fn unserved(&self) -> BoxFuture<'_, Vec<Unserved>> {
+        Box::pin(self.look_for_unserved())
     }
 
     fn pause(&self, queue: Queue, until: Millis) -> BoxFuture<'_, ()> {

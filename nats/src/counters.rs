@@ -26,6 +26,8 @@ pub struct Counts {
     pub resent: u64,
     /// How often a connection was made anew.
     pub reconnected: u64,
+    /// Dead letters that the server was seen to drop before their time, to make room for newer ones.
+    pub dead_dropped: u64,
 }
 
 /// The counters behind [`Counts`].
@@ -41,6 +43,7 @@ pub(crate) struct Counters {
     pub(crate) delivered_bytes: Counter,
     pub(crate) resent: Counter,
     pub(crate) reconnected: Counter,
+    pub(crate) dead_dropped: Counter,
 }
 
 impl Counters {
@@ -56,6 +59,7 @@ impl Counters {
             delivered_bytes: self.delivered_bytes.value(),
             resent: self.resent.value(),
             reconnected: self.reconnected.value(),
+            dead_dropped: self.dead_dropped.value(),
         }
     }
 }
@@ -69,7 +73,7 @@ impl Counter {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

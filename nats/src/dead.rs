@@ -1,15 +1,19 @@
-//! Dead letters: a stream that is read page by page.
+//! Dead letters: a stream that is read page by page, whose oldest make room when it is full.
+
+mod watch;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use wf_broker::{BoxFuture, Buried, DeadLetters, DeadPage, Result};
-use wf_schema::{Lane, Priority, Queue};
+use wf_broker::{BoxFuture, BrokerError, Buried, DeadLetters, DeadPage, DeadStats, Result};
+use wf_schema::Queue;
+
+pub(crate) use self::watch::DeadWatch;
 
 use crate::api::{StoredMessage, code};
 use crate::broker::NatsBroker;
-use crate::publish::{full, with_id};
+use crate::publish::{HEADERS, with_id};
 
 /// Letters of one request; the server gives no more.
 const PAGE: usize = 1_000;
@@ -20,14 +24,22 @@ const PAGE_BYTES: usize = 8 << 20;
 const BURY: &str = "bury the dead letter";
 const READ: &str = "read the dead letters";
 const DELETE: &str = "delete the dead letter";
+const COUNT: &str = "count the dead letters";
 
 impl NatsBroker {
     async fn bury_letter(&self, queue: Queue, id: Arc<str>, bytes: Bytes) -> Result<()> {
         self.check_size(bytes.len())?;
+        // The server would store one that is larger than the whole stream, and drop it at once with all others.
+        let limit = usize::try_from(self.settings.dead_bytes).unwrap_or(usize::MAX).saturating_sub(HEADERS);
+        if bytes.len() > limit {
+            return Err(BrokerError::TooLarge { size: bytes.len(), limit });
+        }
         let headers = with_id(&id)?;
         let _room = self.room(bytes.len(), 1).await;
         let buried = self.publisher().store(&self.layout.dead_subject(&queue), headers, bytes).await;
-        buried.map(|_| ()).map_err(|error| full(error, &Lane::new(queue, Priority::Normal), BURY))
+        buried.map_err(|error| error.into_broker(BURY))?;
+        self.dead.buried(self.asker(), &self.layout);
+        Ok(())
     }
 
     async fn page_of_dead(&self, queue: Option<Queue>, from: u64, limit: usize) -> Result<DeadPage> {
@@ -77,5 +89,9 @@ impl DeadLetters for NatsBroker {
 
     fn delete_dead(&self, position: u64) -> BoxFuture<'_, bool> {
         Box::pin(async move { if position == 0 { Ok(false) } else { self.delete_letter(position).await } })
+    }
+
+    fn dead_stats(&self) -> BoxFuture<'_, DeadStats> {
+        Box::pin(async move { self.dead.look(self.asker(), &self.layout).await.map_err(|error| error.into_broker(COUNT)) })
     }
 }

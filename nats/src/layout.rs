@@ -73,6 +73,19 @@ impl Layout {
         format!("{}.fire.{}.{}", self.prefix, lane.queue, lane.priority)
     }
 
+    /// Where batches to run now are published, and where schedules put what is due: all of it, by stream.
+    pub(crate) fn lane_subjects(&self) -> [(&str, String); 2] {
+        [(&self.jobs, format!("{}.jobs.>", self.prefix)), (&self.later, format!("{}.fire.>", self.prefix))]
+    }
+
+    /// The lane whose messages are stored at `subject`: `None` if no lane can be called so.
+    pub(crate) fn lane_at(&self, subject: &str) -> Option<Lane> {
+        let rest = subject.strip_prefix(self.prefix.as_str())?;
+        let rest = rest.strip_prefix(".jobs.").or_else(|| rest.strip_prefix(".fire."))?;
+        let (queue, priority) = rest.split_once('.').unwrap_or((rest, "normal"));
+        Some(Lane::new(queue.parse().ok()?, priority.parse().ok()?))
+    }
+
     /// Where what is due once is kept under `key`.
     pub(crate) fn at_subject(&self, key: &Key) -> String {
         format!("{}.at.{key}", self.prefix)
@@ -203,7 +216,16 @@ mod tests {
         assert_eq!(layout.job_subject(&normal), "acme.jobs.mail");
         assert_eq!(layout.job_filters(&normal), ["acme.jobs.mail", "acme.jobs.mail.normal"]);
         assert_eq!(layout.job_filters(&high), ["acme.jobs.mail-x.high"]);
-        assert_eq!(Layout::lane_of(&Layout::consumer(&high)), Some(high));
+        assert_eq!(Layout::lane_of(&Layout::consumer(&high)), Some(high.clone()));
+        for lane in [&normal, &high] {
+            let subjects = layout.job_filters(lane).into_iter().chain([layout.fire_subject(lane)]);
+            subjects.for_each(|subject| assert_eq!(layout.lane_at(&subject).as_ref(), Some(lane), "{subject}"));
+        }
+        for subject in ["acme.jobs.mail:out", "acme.jobs.Ä.high", "acme.jobs.a.urgent", "acme.jobs.*", "acme.jobs.", "wf.jobs.a"]
+        {
+            assert_eq!(layout.lane_at(subject), None, "{subject}");
+        }
+        assert_eq!(layout.lane_at(&format!("acme.fire.{}.low", "x".repeat(65))), None);
 
         let (batch, run) = (BatchId::new(), RunId::new('l', 7));
         assert_eq!(layout.outcome_of(&layout.outcome_subject(batch, run)), Some((batch, run)));

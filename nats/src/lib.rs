@@ -44,6 +44,7 @@ mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
+mod unserved;
 mod uptime;
 
 pub use broker::NatsBroker;

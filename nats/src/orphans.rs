@@ -5,6 +5,9 @@
 //! as it is, with its reason; then, and not before, it is deleted. Whoever serves the lane does that: at once when the
 //! server says that it has given one up, and now and then for what was not heard of. A letter is named by its message,
 //! so of several who find the same orphan, or of one who comes to it again, there is one letter.
+//!
+//! Messages at names that no lane can have (`wf.jobs.mail:out`) are orphans from the start: whoever serves any lane makes
+//! dead letters of them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use wf_schema::{DeadLetter, Failure, Lane, Remains};
+use wf_schema::{DeadLetter, Failure, Lane, MAX_QUEUE_LEN, Remains};
 
 use crate::api::{ApiError, StoredMessage, code};
 use crate::connection::Connection;
@@ -23,6 +26,7 @@ use crate::exchange::Unanswered;
 use crate::layout::Layout;
 use crate::publish::with_id;
 use crate::source::Flows;
+use crate::unserved::{is_pattern, subjects};
 
 /// Leases from one look around to the next. What looks like an orphan twice is one: a message that was acknowledged a
 /// moment ago may still be seen.
@@ -33,6 +37,8 @@ const MOST: usize = 100;
 const MOST_BYTES: usize = 8 << 20;
 /// What a letter has beside its message, at most, in bytes.
 const BESIDE: usize = 4 << 10;
+/// The most messages at names that are no lane's that are buried in one go: the next look goes on.
+const MOST_MISNAMED: usize = 1_000;
 
 /// Sweeps the orphans of the lanes that a broker serves.
 pub(crate) struct Orphans {
@@ -45,6 +51,8 @@ pub(crate) struct Orphans {
     pub(crate) name: String,
     /// What looked like an orphan the last time: stream and sequence.
     pub(crate) suspects: HashSet<(String, u64)>,
+    /// This user may not see at which names there are messages.
+    pub(crate) names_denied: bool,
 }
 
 /// What the server says when it gives a message up.
@@ -138,6 +146,37 @@ impl Orphans {
                 }
             }
         }
+        if self.names_denied {
+            return Ok(());
+        }
+        match self.bury_misnamed().await {
+            Err(ApiError::Unanswered(Unanswered::Denied(said))) => {
+                tracing::info!(said, "messages at names that no executor can serve are left to those who may see them");
+                self.names_denied = true;
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Makes dead letters of what was published to names that are no lane's. Nobody can ever serve them.
+    async fn bury_misnamed(&self) -> Result<(), ApiError> {
+        let mut left = MOST_MISNAMED;
+        for (stream, filter) in self.layout.lane_subjects() {
+            let names = subjects(&self.asker, stream, &filter).await?.into_keys();
+            // Those of patterns are left to an operator: they cannot be found without reading all lanes.
+            for name in names.filter(|name| self.layout.lane_at(name).is_none() && !is_pattern(name)) {
+                if left == 0 {
+                    return Ok(());
+                }
+                let (found, _) = self.asker.page(stream, &name, 1, MOST.min(left), MOST_BYTES).await?;
+                // A name may look like a filter of others.
+                for message in found.into_iter().filter(|message| message.subject == name) {
+                    left -= 1;
+                    self.bury_as(stream, &Lane::default(), message, misnamed(&name)).await?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -165,8 +204,14 @@ impl Orphans {
 
     /// Makes a dead letter of `found`, and then deletes it: in this order, or a crash in between would lose it.
     async fn bury(&self, stream: &str, lane: &Lane, found: StoredMessage, why: &str) -> Result<(), ApiError> {
-        let most = self.asker.client.max_payload().saturating_sub(BESIDE);
         let failure = Failure::new("undeliverable", format!("{why}; it was message {} of {stream}", found.sequence));
+        self.bury_as(stream, lane, found, failure).await
+    }
+
+    /// The same, for the reason that `failure` gives.
+    async fn bury_as(&self, stream: &str, lane: &Lane, found: StoredMessage, failure: Failure) -> Result<(), ApiError> {
+        let most = self.asker.client.max_payload().saturating_sub(BESIDE);
+        let why = failure.message.clone();
         let bytes = found.payload.slice(..found.payload.len().min(most));
         let remains = Remains::Raw { failure, bytes };
         let letter = DeadLetter { lane: lane.clone(), at: wf_schema::now(), executor: self.name.clone(), remains }.encode();
@@ -181,4 +226,14 @@ impl Orphans {
             deleted => deleted.map(|_| ()),
         }
     }
+}
+
+/// Why a message at `subject` is a dead letter.
+fn misnamed(subject: &str) -> Failure {
+    let shown: String = subject.chars().take(200).collect();
+    let why = format!(
+        "`{shown}` names no lane, so no executor can serve it: expected a queue of 1 to {MAX_QUEUE_LEN} of A-Z a-z 0-9 _ - and a \
+         priority of high, normal or low"
+    );
+    Failure::new("invalid_queue", why)
 }

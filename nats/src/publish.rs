@@ -15,7 +15,7 @@ use crate::connection::part;
 use crate::exchange::Part;
 
 /// Bytes of a message that are not its own: headers with their names, ids of up to 200 characters, time zones.
-const HEADERS: usize = 1_024;
+pub(crate) const HEADERS: usize = 1_024;
 
 /// How long to wait when a lane is full.
 const RETRY_FULL: Duration = Duration::from_secs(1);

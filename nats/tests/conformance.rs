@@ -30,6 +30,7 @@ async fn rig() -> NatsRig {
     let mut settings = FactorySettings::default();
     settings.lease = Duration::from_secs(1);
     settings.lane_messages = LANE_MESSAGES;
+    settings.dead_bytes = 1 << 20;
     settings.results_messages = OUTCOMES;
     setup(&options, &settings, OnDifference::Refuse).await.unwrap();
     NatsRig { server: Arc::new(Mutex::new(server)), options }

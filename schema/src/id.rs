@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::stand_in;
+
 /// The id of a batch: a UUIDv7, written as 26 characters of Crockford base32.
 ///
 /// Its first 48 bits are milliseconds since the Unix epoch, so ids sort by the time they were made.
@@ -15,7 +17,10 @@ pub struct BatchId(u128);
 impl BatchId {
     /// A fresh id, made from the clock and randomness.
     pub fn new() -> Self {
-        Self(uuid::Uuid::now_v7().as_u128())
+        match stand_in::ask(|machine| (machine.here(), machine.random().to_le_bytes())) {
+            None => Self(uuid::Uuid::now_v7().as_u128()),
+            Some((millis, random)) => Self::made(millis, &random),
+        }
     }
 
     /// The id that follows from `millis` (milliseconds since the Unix epoch) and `parts`: the same input, the
@@ -30,9 +35,14 @@ impl BatchId {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        let mut random = [0; 10];
-        random.copy_from_slice(&hash.finalize()[..10]);
-        Self(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().as_u128())
+        Self::made(millis, &hash.finalize())
+    }
+
+    /// The id of this time with the first 10 bytes of `random`, which has more.
+    fn made(millis: u64, random: &[u8]) -> Self {
+        let mut ten = [0; 10];
+        ten.copy_from_slice(&random[..10]);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &ten).into_uuid().as_u128())
     }
 
     /// When the id was made, in milliseconds since the Unix epoch.

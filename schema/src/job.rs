@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{Backoff, Kind, Lane, Millis, NameError, Policy, Priority, Queue, now};
 
 /// How the args and the results of a batch's jobs are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// JSON text, from HTTP, files and the nats CLI.

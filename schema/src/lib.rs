@@ -38,6 +38,8 @@ mod outcome;
 mod policy;
 mod record;
 mod run_times;
+#[doc(hidden)]
+pub mod stand_in;
 mod table;
 mod time;
 

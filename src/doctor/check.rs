@@ -50,6 +50,8 @@ checks! {
     Capacity "capacity";
     /// The consumers of this node's queues.
     Consumers "consumers";
+    /// Whether somebody asks for everything that waits.
+    Lanes "lanes";
     /// Whether what was accepted is on disk.
     Durability "durability";
     /// The disk under the broker inside the process.

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use wf_broker::{Broker as _, Control as _, Embedded};
+use wf_broker::{Broker as _, Control as _, DeadLetters as _, Embedded};
 use wf_nats::CheckupError;
-use wf_schema::{Lane, Priority};
+use wf_schema::{Lane, Priority, now};
 
 use super::examination::Examination;
 use super::finding::said;
@@ -56,6 +56,13 @@ impl Examination<'_> {
             }
         }
         self.found(judge::disk::opened(path, took, waiting));
+        if let Ok(unserved) = broker.unserved().await {
+            self.found_all(judge::lanes::lanes_inside(&unserved, &self.config().executor().queues, now()));
+        }
+        match broker.dead_stats().await {
+            Ok(stats) => self.found(judge::capacity::dead(&stats)),
+            Err(error) => self.found(Finding::warning(Check::Capacity, said(&error))),
+        }
         let ping = async || broker.ping().await.map_err(|error| CheckupError::Failed(error.into()));
         self.pings(ping).await;
         if let Err(error) = broker.close().await {

@@ -9,6 +9,7 @@ pub(super) mod difference;
 pub(super) mod disk;
 pub(super) mod durability;
 pub(super) mod host;
+pub(super) mod lanes;
 pub(super) mod layout;
 pub(super) mod link;
 pub(super) mod profile;

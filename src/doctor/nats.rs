@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use wf_nats::{Checkup, CheckupError, ConnectError, Direction, LayoutFacts, Rate, RatePlan, ServerVars};
 use wf_schema::config::Config;
+use wf_schema::now;
 
 use super::examination::Examination;
 use super::finding::{said, shown};
@@ -41,7 +42,7 @@ const CONSUMERS: u64 = 6;
 
 /// The checks that need to know how the factory stands.
 const OF_THE_LAYOUT: &[Check] =
-    &[Check::Account, Check::Setup, Check::Streams, Check::Replicas, Check::Capacity, Check::Consumers];
+    &[Check::Account, Check::Setup, Check::Streams, Check::Replicas, Check::Capacity, Check::Consumers, Check::Lanes];
 
 /// The checks that need to know how long a round trip takes.
 const OF_THE_LINK: &[Check] = &[Check::Link, Check::Rate, Check::Connections, Check::Profile, Check::Windows, Check::Host];
@@ -139,6 +140,10 @@ impl Examination<'_> {
             self.steps.now("looking at the consumers");
             let lanes = checkup.lanes(queues, settings).await;
             self.found_all(judge::consumers::consumers(&lanes));
+        }
+        if self.wants(&[Check::Lanes]) && layout.settings.is_ok() {
+            self.steps.now("looking for lanes that nobody serves");
+            self.found_all(judge::lanes::lanes(&checkup.unserved().await, now()));
         }
     }
 

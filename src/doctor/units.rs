@@ -34,6 +34,17 @@ pub(super) fn time(time: Duration) -> String {
     }
 }
 
+/// How old something is, in its largest unit: `14 d`, `3 h`, `20 min`, `5 s`.
+pub(super) fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        s if s >= 2 * 86_400 => format!("{} d", s / 86_400),
+        s if s >= 2 * 3_600 => format!("{} h", s / 3_600),
+        s if s >= 120 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}
+
 /// A duration as a number of milliseconds, to the microsecond: for machines.
 pub(super) fn ms(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
@@ -59,6 +70,10 @@ mod tests {
         assert_eq!([0, 1023, 1536, 10 << 20, 5 << 40].map(bytes), ["0 B", "1023 B", "1.5 KiB", "10 MiB", "5 TiB"]);
         assert_eq!([12.5e6, 125e6, 2_000.0].map(rate), ["100 Mbit/s", "1 Gbit/s", "16 kbit/s"]);
         let times = [0, 250, 9_999, 101_234, 12_000_000].map(|micros| time(Duration::from_micros(micros)));
+        assert_eq!(
+            [5, 119, 7_199, 7_200, 1_209_600].map(|s| age(Duration::from_secs(s))),
+            ["5 s", "119 s", "119 min", "2 h", "14 d"]
+        );
         assert_eq!(times, ["0 us", "0.25 ms", "10 ms", "101 ms", "12 s"]);
     }
 }

@@ -10,8 +10,11 @@ const CHUNK: usize = 256 * 1024;
 const AHEAD: usize = 4;
 
 /// The input as it comes.
-pub(super) struct Chunks {
-    chunks: Receiver<std::io::Result<Vec<u8>>>,
+pub(super) enum Chunks {
+    /// Read ahead.
+    Ahead(Receiver<std::io::Result<Vec<u8>>>),
+    /// Read where it is asked for, without a thread and without pauses: for the simulator.
+    Here(Box<dyn Read + Send>),
 }
 
 /// What [`Chunks::next`] found.
@@ -29,14 +32,18 @@ impl Chunks {
     pub(super) fn read(input: impl Read + Send + 'static) -> std::io::Result<Self> {
         let (sender, chunks) = sync_channel(AHEAD);
         std::thread::Builder::new().name("wf-input".into()).spawn(move || forward(input, &sender))?;
-        Ok(Self { chunks })
+        Ok(Self::Ahead(chunks))
     }
 
     /// The next bytes. Waits for `patience`, or for as long as it takes if that is `None`.
-    pub(super) fn next(&self, patience: Option<Duration>) -> std::io::Result<Chunk> {
+    pub(super) fn next(&mut self, patience: Option<Duration>) -> std::io::Result<Chunk> {
+        let chunks = match self {
+            Self::Ahead(chunks) => chunks,
+            Self::Here(input) => return Ok(read_some(input).transpose()?.map_or(Chunk::End, Chunk::Bytes)),
+        };
         let received = match patience {
-            Some(patience) => self.chunks.recv_timeout(patience),
-            None => self.chunks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(patience) => chunks.recv_timeout(patience),
+            None => chunks.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
             Ok(chunk) => chunk.map(Chunk::Bytes),
@@ -48,20 +55,26 @@ impl Chunks {
 
 /// Ends with the input, with an error, or when nobody listens any more.
 fn forward(mut input: impl Read, chunks: &SyncSender<std::io::Result<Vec<u8>>>) {
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        let read = match input.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(n) => {
-                chunk.truncate(n);
-                Ok(chunk)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => Err(error),
-        };
+    while let Some(read) = read_some(&mut input) {
         let failed = read.is_err();
         if chunks.send(read).is_err() || failed {
             return;
         }
+    }
+}
+
+/// The next bytes of `input`, if there are any.
+fn read_some(input: &mut impl Read) -> Option<std::io::Result<Vec<u8>>> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        return match input.read(&mut chunk) {
+            Ok(0) => None,
+            Ok(n) => {
+                chunk.truncate(n);
+                Some(Ok(chunk))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => Some(Err(error)),
+        };
     }
 }

@@ -161,7 +161,21 @@ impl Cutter {
         patience: Duration,
         store_results: bool,
     ) -> Result<Self, FeedError> {
-        let mut lines = Lines::read(input, limits.args_bytes + LINE_SLACK).map_err(FeedError::Read)?;
+        let lines = Lines::read(input, limits.args_bytes + LINE_SLACK).map_err(FeedError::Read)?;
+        Self::of(lines, plan, limits, patience, store_results)
+    }
+
+    /// The same without a thread that reads ahead, and so without pauses: for the simulator.
+    ///
+    /// # Errors
+    /// When the input cannot be read, or is not the one that `plan` was made for.
+    #[doc(hidden)]
+    pub fn here(input: Box<dyn Read + Send>, plan: Plan, limits: Limits, store_results: bool) -> Result<Self, FeedError> {
+        let lines = Lines::here(input, limits.args_bytes + LINE_SLACK);
+        Self::of(lines, plan, limits, Duration::ZERO, store_results)
+    }
+
+    fn of(mut lines: Lines, plan: Plan, limits: Limits, patience: Duration, store_results: bool) -> Result<Self, FeedError> {
         // What lies before the first open segment was settled by the run that is resumed.
         let start = match (plan.open.front(), &plan.last) {
             (Some(open), _) => open.first_byte,

@@ -42,6 +42,23 @@ pub fn cut_ahead(mut cutter: Cutter, stop: CancellationToken) -> mpsc::Receiver<
     receiver
 }
 
+/// The same on the caller's runtime, a segment at a time: for the simulator.
+#[doc(hidden)]
+pub fn cut_here(mut cutter: Cutter, stop: CancellationToken) -> mpsc::Receiver<Result<Segment, FeedError>> {
+    let (sender, receiver) = mpsc::channel(CUT_AHEAD);
+    tokio::spawn(async move {
+        while !stop.is_cancelled()
+            && let Some(segment) = cutter.cut_next().transpose()
+        {
+            let failed = segment.is_err();
+            if sender.send(segment).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
 /// Publishes a batch and waits until it is durable.
 ///
 /// # Errors

@@ -30,7 +30,16 @@ pub(super) enum Line<'a> {
 impl Lines {
     /// The lines of `input`, of at most `max_len` bytes each.
     pub(super) fn read(input: impl Read + Send + 'static, max_len: usize) -> std::io::Result<Self> {
-        Ok(Self { chunks: Chunks::read(input)?, buffer: Vec::new(), at: 0, ended: false, max_len })
+        Ok(Self::of(Chunks::read(input)?, max_len))
+    }
+
+    /// The same, read where they are asked for.
+    pub(super) fn here(input: Box<dyn Read + Send>, max_len: usize) -> Self {
+        Self::of(Chunks::Here(input), max_len)
+    }
+
+    fn of(chunks: Chunks, max_len: usize) -> Self {
+        Self { chunks, buffer: Vec::new(), at: 0, ended: false, max_len }
     }
 
     /// Passes over `count` bytes: whether there were that many.

@@ -4,7 +4,7 @@
 //! another machine, before or after a crash. Hints say where to look; a look around now and then finds what hints
 //! missed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +60,8 @@ pub(super) struct Collector {
     limits: Limits,
     meter: Arc<Meter>,
     results: Arc<Results>,
-    batches: HashMap<BatchId, OpenBatch>,
+    /// Sorted, so that a look around asks in the same order whenever a history is played again.
+    batches: BTreeMap<BatchId, OpenBatch>,
     segments: HashMap<u64, OpenSegment>,
     /// Batches to look up, each once.
     due: VecDeque<BatchId>,
@@ -100,7 +101,7 @@ impl Collector {
             limits,
             meter,
             results,
-            batches: HashMap::new(),
+            batches: BTreeMap::new(),
             segments: HashMap::new(),
             due: VecDeque::new(),
             queued: HashSet::new(),
@@ -130,12 +131,16 @@ impl Collector {
             if lookups.is_empty() {
                 self.write().await;
             }
+            // In the order in which one makes work for the next, so that none starves: segments are few and bounded by
+            // the room, the tick is rare, and look-ups run out without hints.
             tokio::select! {
-                Some((id, found)) = lookups.next(), if !lookups.is_empty() => self.found(id, found).await?,
+                biased;
                 announced = expected.recv(), if more => match announced {
                     Some(segment) => self.expect(segment).await,
                     None => more = false,
                 },
+                _ = around.tick() => self.look_around(),
+                Some((id, found)) = lookups.next(), if !lookups.is_empty() => self.found(id, found).await?,
                 hint = hints.changed() => match hint? {
                     Some(id) => {
                         // A segment is announced before it is published, so the announcement is there already, if this
@@ -147,7 +152,6 @@ impl Collector {
                     }
                     None => self.look_around(),
                 },
-                _ = around.tick() => self.look_around(),
             }
         }
         self.write().await;

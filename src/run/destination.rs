@@ -5,10 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use wf_schema::{BatchId, JobId};
 
 use super::bits::Bits;
+use super::results::Outlet;
 use crate::feed::FileId;
 
 /// What the id of a line that is no job starts with.
@@ -51,16 +53,25 @@ impl ResultsError {
 }
 
 /// Where outcomes go. Checked, and not changed before the run begins.
+#[derive(Default)]
 pub struct Destination {
     path: Option<PathBuf>,
     input: Option<FileId>,
+    outlet: Option<Arc<dyn Outlet>>,
 }
 
 /// A destination that a run writes to.
 pub(super) struct Opened {
     pub(super) name: PathBuf,
-    /// `None` is standard output.
-    pub(super) file: Option<File>,
+    pub(super) to: To,
+}
+
+/// Where it is.
+pub(super) enum To {
+    /// Standard output.
+    Standard,
+    File(File),
+    Outlet(Arc<dyn Outlet>),
 }
 
 /// What the results of an interrupted run have already.
@@ -78,7 +89,7 @@ impl Destination {
     /// # Errors
     /// When it is the file of jobs itself, under whatever name, or a file with something else in it.
     pub fn check(path: Option<PathBuf>, input: Option<FileId>) -> Result<Self, ResultsError> {
-        let destination = Self { path, input };
+        let destination = Self { path, input, outlet: None };
         match &destination.path {
             Some(path) => match is_regular(path) {
                 Ok(true) => destination.checked(open(path, false)).map(drop)?,
@@ -96,34 +107,52 @@ impl Destination {
         Ok(destination)
     }
 
+    /// What the simulator puts in place of a file.
+    pub(super) fn outlet(outlet: Arc<dyn Outlet>) -> Self {
+        Self { outlet: Some(outlet), ..Self::default() }
+    }
+
+    /// Whether to open it may wait for a disk.
+    pub(super) fn blocks(&self) -> bool {
+        self.outlet.is_none()
+    }
+
     /// Opens it for a run that begins: what earlier results it has are gone.
     pub(super) fn begin(self) -> Result<Opened, ResultsError> {
-        let file = self.open()?;
-        if let Some(file) = file.as_ref().filter(|file| is_file(file)) {
-            file.set_len(0).map_err(|error| self.failed(error))?;
+        let to = self.open()?;
+        match &to {
+            To::File(file) if is_file(file) => file.set_len(0),
+            To::Outlet(outlet) => outlet.cut(0),
+            To::File(_) | To::Standard => Ok(()),
         }
-        Ok(Opened { name: self.name(), file })
+        .map_err(|error| self.failed(error))?;
+        Ok(Opened { name: self.name(), to })
     }
 
     /// Opens it for a run that goes on: reads what it says about `batches`, and cuts off a last line that was not
     /// finished. Blocks.
     pub(super) fn resume(self, batches: impl Iterator<Item = BatchId>) -> Result<(Opened, Reported), ResultsError> {
-        let file = self.open()?;
-        let reported = match file.as_ref().filter(|file| is_file(file)) {
-            Some(file) => reported(file, batches).map_err(|error| self.failed(error))?,
-            None => Reported::default(),
+        let to = self.open()?;
+        let reported = match &to {
+            To::File(file) if is_file(file) => reported(file, batches),
+            To::Outlet(outlet) => reported_at(&**outlet, batches),
+            To::File(_) | To::Standard => Ok(Reported::default()),
         };
-        Ok((Opened { name: self.name(), file }, reported))
+        Ok((Opened { name: self.name(), to }, reported.map_err(|error| self.failed(error))?))
     }
 
-    fn open(&self) -> Result<Option<File>, ResultsError> {
-        let Some(path) = &self.path else { return Ok(None) };
-        match is_regular(path) {
-            Ok(false) => OpenOptions::new().write(true).open(path).map(Some).map_err(|error| self.failed(error)),
-            // Checked once more: the name may stand for another file by now.
-            Ok(true) => self.checked(open(path, false)).map(Some),
-            Err(_) => self.checked(open(path, true)).map(Some),
+    fn open(&self) -> Result<To, ResultsError> {
+        if let Some(outlet) = &self.outlet {
+            return Ok(To::Outlet(outlet.clone()));
         }
+        let Some(path) = &self.path else { return Ok(To::Standard) };
+        match is_regular(path) {
+            Ok(false) => OpenOptions::new().write(true).open(path).map_err(|error| self.failed(error)),
+            // Checked once more: the name may stand for another file by now.
+            Ok(true) => self.checked(open(path, false)),
+            Err(_) => self.checked(open(path, true)),
+        }
+        .map(To::File)
     }
 
     fn checked(&self, opened: std::io::Result<File>) -> Result<File, ResultsError> {
@@ -140,7 +169,8 @@ impl Destination {
     }
 
     fn name(&self) -> PathBuf {
-        self.path.clone().unwrap_or_else(|| "standard output".into())
+        let other = if self.outlet.is_some() { "the outlet" } else { "standard output" };
+        self.path.clone().unwrap_or_else(|| other.into())
     }
 
     fn failed(&self, source: std::io::Error) -> ResultsError {
@@ -172,19 +202,31 @@ fn has_results(mut file: &File) -> std::io::Result<bool> {
 /// Reads `file` for lines about `batches`, and cuts off a last line that was not finished.
 fn reported(file: &File, batches: impl Iterator<Item = BatchId>) -> std::io::Result<Reported> {
     let mut reported = Reported { jobs: batches.map(|id| (id, Bits::default())).collect(), bad_line: 0 };
-    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let whole = read_lines(BufReader::with_capacity(1 << 20, file), &mut reported)?;
+    file.set_len(whole)?;
+    Ok(reported)
+}
+
+/// Reads what is at `outlet` in the same way.
+fn reported_at(outlet: &dyn Outlet, batches: impl Iterator<Item = BatchId>) -> std::io::Result<Reported> {
+    let mut reported = Reported { jobs: batches.map(|id| (id, Bits::default())).collect(), bad_line: 0 };
+    let whole = read_lines(&outlet.read()?[..], &mut reported)?;
+    outlet.cut(whole)?;
+    Ok(reported)
+}
+
+/// Notes all whole lines: how many bytes they are.
+fn read_lines(mut reader: impl BufRead, reported: &mut Reported) -> std::io::Result<u64> {
     let (mut line, mut whole) = (Vec::new(), 0);
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line)?;
         if read == 0 || line.last() != Some(&b'\n') {
-            break;
+            return Ok(whole);
         }
         whole += read as u64;
-        note(&mut reported, &line);
+        note(reported, &line);
     }
-    file.set_len(whole)?;
-    Ok(reported)
 }
 
 fn note(reported: &mut Reported, line: &[u8]) {

@@ -17,9 +17,9 @@ use wf_schema::{BatchId, Limits};
 use super::collector::{Collector, Expected, ExpectedBatch};
 use super::destination::{Destination, Opened, Reported, ResultsError};
 use super::journal::{Earlier, Journal, JournalError};
-use super::results::Results;
+use super::results::{Outlet, Results};
 use super::{Counts, Summary};
-use crate::feed::{self, CutBatch, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead};
+use crate::feed::{self, CutBatch, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead, cut_here};
 use crate::progress::{Meter, Progress, Show};
 use crate::tuner::Tuner;
 
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How a run is to be made.
 pub struct RunOptions {
-    /// Where outcomes go.
-    pub results: Destination,
+    /// Where outcomes go; `None` is standard output.
+    pub results: Option<Destination>,
     /// What to do about an earlier run of the same input.
     pub earlier: Earlier,
     /// The most jobs in a batch.
@@ -95,22 +95,58 @@ pub async fn run(
     options: RunOptions,
     stop: CancellationToken,
 ) -> Result<Summary, RunError> {
+    run_at(broker, registry, input, options, None, stop).await
+}
+
+/// The same wholly on the caller's runtime, with outcomes that go to `outlet`: for the simulator.
+///
+/// # Errors
+/// As [`run`].
+#[doc(hidden)]
+pub async fn run_here(
+    broker: Arc<dyn Broker>,
+    registry: Registry,
+    input: Input,
+    options: RunOptions,
+    outlet: Arc<dyn Outlet>,
+    stop: CancellationToken,
+) -> Result<Summary, RunError> {
+    run_at(broker, registry, input, options, Some(outlet), stop).await
+}
+
+async fn run_at(
+    broker: Arc<dyn Broker>,
+    registry: Registry,
+    input: Input,
+    options: RunOptions,
+    outlet: Option<Arc<dyn Outlet>>,
+    stop: CancellationToken,
+) -> Result<Summary, RunError> {
     let start = Instant::now();
     let journal =
         Journal::open(broker.clone(), &input.name, options.earlier, options.batch_jobs, options.batch_raw_bytes).await?;
     let meter = Arc::new(Meter::default());
+    let destination = match &outlet {
+        None => options.results.unwrap_or_default(),
+        Some(outlet) => Destination::outlet(outlet.clone()),
+    };
     let (opened, reported) = match options.earlier {
-        Earlier::Resume => go_on(options.results, &journal.progress().plan).await?,
-        Earlier::Refuse | Earlier::Forget => (options.results.begin()?, Reported::default()),
+        Earlier::Resume => go_on(destination, &journal.progress().plan).await?,
+        Earlier::Refuse | Earlier::Forget => (destination.begin()?, Reported::default()),
     };
     let results = Arc::new(Results::start(opened)?);
-    let executor = Executor::start(broker.clone(), registry, options.executor).map_err(RunError::Executor)?;
+    let start_executor = if outlet.is_some() { Executor::start_here } else { Executor::start };
+    let executor = start_executor(broker.clone(), registry, options.executor).map_err(RunError::Executor)?;
     options.tuner.executor(&executor);
     let publisher = Publisher::new(broker.clone(), options.window).patience(options.patience);
     options.tuner.publisher(&publisher);
     let progress = Progress::start(meter.clone(), "run", input.size, options.show);
 
-    let cutter = Cutter::new(input.reader, journal.progress().plan.clone(), options.limits, PATIENCE, true)?;
+    let plan = journal.progress().plan.clone();
+    let segments = match &outlet {
+        None => cut_ahead(Cutter::new(input.reader, plan, options.limits, PATIENCE, true)?, stop.clone()),
+        Some(_) => cut_here(Cutter::here(input.reader, plan, options.limits, true)?, stop.clone()),
+    };
     // As many as there can be open segments: the collector must never wait for a flow that waits for room.
     let (settled, settlements) = mpsc::channel(OPEN_BATCHES);
     let (expect, expected) = mpsc::channel(1);
@@ -118,7 +154,7 @@ pub async fn run(
     let flow = Flow {
         publisher,
         executor: &executor,
-        segments: cut_ahead(cutter, stop.clone()),
+        segments,
         expect,
         settlements,
         results: results.clone(),
@@ -163,6 +199,9 @@ pub async fn run(
 
 async fn go_on(results: Destination, plan: &Plan) -> Result<(Opened, Reported), RunError> {
     let batches: Vec<BatchId> = plan.open_batches().collect();
+    if !results.blocks() {
+        return Ok(results.resume(batches.into_iter())?);
+    }
     let read = tokio::task::spawn_blocking(move || results.resume(batches.into_iter()));
     Ok(read.await.map_err(|_| RunError::Ended("reading the results"))??)
 }
@@ -191,11 +230,13 @@ impl Flow<'_> {
         let mut publishing: FuturesUnordered<Publishing> = FuturesUnordered::new();
         let mut more = true;
         while more || !publishing.is_empty() {
+            // New segments last: what is published and settled makes room for them, and is bounded by them.
             tokio::select! {
+                biased;
+                Some(settled) = self.settlements.recv() => self.note(None, vec![settled]).await?,
                 Some(published) = publishing.next(), if !publishing.is_empty() => {
                     self.wire += published.map_err(|_| RunError::Ended("a publisher"))??;
                 }
-                Some(settled) = self.settlements.recv() => self.note(None, vec![settled]).await?,
                 segment = self.segments.recv(), if more => match segment {
                     Some(segment) => self.admit(segment?, &mut publishing).await?,
                     None => more = false,

@@ -162,6 +162,59 @@ async fn what_waits_is_told_by_lane_and_consumer() {
 }
 
 #[tokio::test]
+async fn names_that_nobody_serves_are_told_and_executors_sweep_those_that_nobody_can() {
+    let stage = Stage::with("factory.lease = \"3s\"\nbroker.request_timeout = \"2s\"\nbroker.ping_interval = \"1s\"");
+    let server = TestServer::start(ServerOptions::new());
+    let broker = format!("--broker {}", server.url());
+    stage.run(&format!("broker setup {broker}")).await.expect(0);
+    doctor(&stage, &format!("{broker} --only lanes"), 0).await.has("lanes", "ok", &[]);
+    for subject in ["wf.jobs.mail:out", "wf.jobs.mail"] {
+        ask(&server, subject, &json!({ "kind": "noop", "args": null })).await;
+    }
+    let said = doctor(&stage, &format!("{broker} --only lanes"), 0).await;
+    said.has("lanes", "warning", &["wf.jobs.mail:out (1 batches", "no executor can serve"]);
+    said.has("lanes", "note", &["mail.normal (1 batches", "ask again in a minute"]);
+    let _executor = stage.start(&format!("executor {broker}"));
+    until("the message at the impossible name is buried", async || {
+        let said = doctor(&stage, &format!("{broker} --only lanes"), 0).await;
+        said.rows("lanes").iter().all(|row| !row.to_string().contains("mail:out")).then_some(())
+    })
+    .await;
+    let info = ask(&server, "$JS.API.STREAM.INFO.WF_DEAD", &json!({})).await;
+    assert_eq!(info["state"]["messages"], 1, "{info:#}");
+}
+
+#[tokio::test]
+async fn dead_letters_that_made_room_are_told_by_either_broker() {
+    let stage = Stage::with("factory.dead_bytes = \"1MiB\"");
+    let server = TestServer::start(ServerOptions::new());
+    let broker = format!("--broker {}", server.url());
+    stage.run(&format!("broker setup {broker}")).await.expect(0);
+    doctor(&stage, &format!("{broker} --only capacity"), 0).await.has("capacity", "ok", &["WF_DEAD 0 B of 1 MiB"]);
+    for _ in 0..60 {
+        ask(&server, "wf.dead.default", &json!("x".repeat(27_000))).await;
+    }
+    let said = doctor(&stage, &format!("{broker} --only capacity"), 0).await;
+    said.has("capacity", "warning", &["WF_DEAD", "letters are gone", "the oldest make room", "factory.dead_bytes"]);
+
+    // Letters are compressed, so it takes what does not compress well.
+    let mut chance = 1_u64;
+    let mut letter = || {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'0' + u8::try_from(chance >> 58).unwrap())
+    };
+    let mut job = |n| {
+        let args: String = (0..27_000).map(|_| letter()).filter(|c| *c != '\\').collect();
+        format!("{{\"kind\":\"nosuch{n}\",\"args\":\"{args}\"}}\n")
+    };
+    let jobs: String = (0..80).map(&mut job).collect();
+    stage.file("jobs.ndjson", jobs);
+    stage.run("run jobs.ndjson --results out.ndjson --broker embedded:inside --batch-jobs 1").await.expect(1);
+    let said = doctor(&stage, "--broker embedded:inside --only capacity", 0).await;
+    said.has("capacity", "warning", &["dead letters take", "were dropped so far to make room"]);
+}
+
+#[tokio::test]
 async fn a_user_with_few_rights_learns_what_it_may_and_which_rights_are_missing() {
     let stage = Stage::new();
     let users = "authorization { users [\n\

@@ -107,6 +107,37 @@ pub async fn stats_tell_who_waits(rig: &dyn Rig) {
     shows("it is gone", &nodes, nobody).await;
 }
 
+/// Lanes in which something waits and that nobody asks for are told, with how much waits; not those that are served,
+/// held or empty.
+pub async fn what_nobody_asks_for_is_told(rig: &dyn Rig) {
+    let (broker, other) = (rig.open().await, rig.open().await);
+    let [alone, served, held] = [lane(), lane(), lane()];
+    let before = now();
+    for lane in [&alone, &served, &held] {
+        publish_each(&broker, messages(lane, 3)).await;
+    }
+    pause(&broker, &held.queue, long()).await;
+    let mut taker = Taker::open(&broker, &served).await;
+    let _kept = taker.take().await;
+    let told = async || {
+        let told = within("an answer", other.unserved()).await.unwrap();
+        let of = |lane: &Lane| told.iter().find(|unserved| unserved.lane.as_ref() == Some(lane)).cloned();
+        of(&alone).filter(|_| of(&served).is_none() && of(&held).is_none())
+    };
+    let unserved = until("the lane that nobody serves, and no other, is told", told).await;
+    assert_eq!((unserved.messages, unserved.name.contains(alone.queue.as_str())), (3, true));
+    assert!(unserved.oldest.is_none_or(|oldest| (before - 60_000..=now() + 60_000).contains(&oldest)), "{unserved:?}");
+
+    let mut late = Taker::open(&broker, &alone).await;
+    let first = late.take().await;
+    let none = async || {
+        let told = other.unserved().await.unwrap();
+        (!told.iter().any(|unserved| unserved.lane.as_ref() == Some(&alone))).then_some(())
+    };
+    until("it is served now", none).await;
+    first.lease.ack(None);
+}
+
 /// A queue that is held delivers nothing, from none of its lanes, of what waits, is published, falls due or is to be
 /// redelivered, until it is let go; other queues go on.
 pub async fn a_queue_that_is_held_delivers_nothing(rig: &dyn Rig) {

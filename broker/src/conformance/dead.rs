@@ -8,9 +8,14 @@ use futures::future::try_join_all;
 use wf_schema::{BatchId, Queue, now};
 
 use super::Rig;
-use super::names::{noise, queue, texts};
+use super::names::{lane, message, noise, queue, texts};
 use super::patience::{until, within};
 use crate::{Broker, BrokerError, Buried};
+
+/// The size of the letters that fill the store: the least that it may hold takes a few dozen of them.
+const LARGE: usize = 32 << 10;
+/// The most that a rig's store of dead letters may hold, so that it can be filled.
+const MOST_DEAD: u64 = 4 << 20;
 
 async fn bury(broker: &Arc<dyn Broker>, queue: &Queue, id: &str, bytes: impl Into<Bytes>) {
     within("it is buried", broker.bury(queue.clone(), id.into(), bytes.into())).await.unwrap();
@@ -162,4 +167,82 @@ pub async fn dead_letters_stand_after_a_restart(rig: &dyn Rig) {
     bury(&broker, &queue, &id(), "after").await;
     let after = letters(&broker, &queue, 4).await;
     assert!(after[3].position > before[3].position, "a position was used twice");
+}
+
+/// When the store of dead letters is full, the oldest make room, of whatever queue: burying goes on, what is counted says
+/// so, and lanes do not notice.
+pub async fn the_oldest_make_room_when_the_store_is_full(rig: &dyn Rig) {
+    let broker = rig.open().await;
+    let (first, rest) = (queue(), queue());
+    bury(&broker, &first, &id(), noise(LARGE)).await;
+    let before = within("the count", broker.dead_stats()).await.unwrap();
+    assert!(before.letters >= 1 && before.bytes >= LARGE as u64 && before.oldest.is_some(), "{before:?}");
+    assert!(before.most_bytes <= MOST_DEAD, "the rig keeps too many dead letters for this case: {before:?}");
+
+    let twice = (2 * before.most_bytes) as usize / LARGE;
+    let mut last = String::new();
+    for n in 0..twice {
+        last = format!("{n:04}");
+        let mut bytes = last.clone().into_bytes();
+        bytes.extend(noise(LARGE));
+        bury(&broker, &rest, &id(), bytes).await;
+    }
+    let gone = async || pages(&broker, Some(&first), 10).await.concat().is_empty().then_some(());
+    until("the oldest letter has made room", gone).await;
+    let kept = pages(&broker, Some(&rest), 100).await.concat();
+    assert!(kept.last().is_some_and(|letter| letter.bytes.starts_with(last.as_bytes())), "the newest letter is not kept");
+    assert!(kept.len() * 3 >= twice, "{} of {twice} letters are kept: more were dropped than had to be", kept.len());
+    assert!(kept.len() < twice, "nothing was dropped");
+
+    let counted = async || {
+        let stats = broker.dead_stats().await.unwrap();
+        (stats.bytes <= stats.most_bytes && stats.dropped > before.dropped).then_some(stats)
+    };
+    let stats = until("what was dropped is counted", counted).await;
+    let oldest = stats.oldest.expect("there are letters");
+    assert!(oldest.abs_diff(kept[0].at) <= 60_000, "the oldest is of {oldest}, not of {}", kept[0].at);
+
+    // Nobody else is held up.
+    let lane = lane();
+    within("it is stored", broker.publish(message(&lane, "after"))).await.unwrap();
+    let mut source = within("the lane opens", broker.lane(lane)).await.unwrap();
+    source.grant(1, 1_024);
+    let delivery = within("it is delivered", source.next()).await.unwrap();
+    delivery.lease.ack(None);
+}
+
+/// A full store stays one over a restart: burying goes on.
+pub async fn a_full_store_makes_room_after_a_restart(rig: &dyn Rig) {
+    let broker = rig.open().await;
+    let queue = queue();
+    let most = within("the count", broker.dead_stats()).await.unwrap().most_bytes;
+    assert!(most <= MOST_DEAD, "the rig keeps too many dead letters for this case");
+    for _ in 0..most as usize / LARGE + 2 {
+        bury(&broker, &queue, &id(), noise(LARGE)).await;
+    }
+    drop(broker);
+    rig.restart(Duration::ZERO).await;
+    let broker = rig.open().await;
+    for text in texts(3) {
+        let mut bytes = text.to_vec();
+        bytes.extend(noise(LARGE));
+        bury(&broker, &queue, &id(), bytes).await;
+    }
+    let last = async || {
+        let kept = pages(&broker, Some(&queue), 100).await.concat();
+        kept.last().is_some_and(|letter| letter.bytes.starts_with(b"0002")).then_some(())
+    };
+    until("the newest letter can be read", last).await;
+}
+
+/// A letter that is larger than the whole store is refused as too large, and displaces nothing.
+pub async fn a_dead_letter_larger_than_the_store_is_refused(rig: &dyn Rig) {
+    let broker = rig.open().await;
+    let queue = queue();
+    bury(&broker, &queue, &id(), "kept").await;
+    let most = within("the count", broker.dead_stats()).await.unwrap().most_bytes;
+    let large = broker.bury(queue.clone(), id().into(), noise(most as usize));
+    let answer = within("an answer", large).await;
+    assert!(matches!(answer, Err(BrokerError::TooLarge { .. })), "{answer:?}");
+    letters(&broker, &queue, 1).await;
 }

@@ -19,6 +19,7 @@ use crate::Broker;
 /// - lanes that are full with 600 to 2,000 messages, as [`Rig::fill`] says, and no fuller store beside them;
 /// - a [`max_message`](crate::Publish::max_message) of 128 KiB or more, which an empty lane takes;
 /// - a deduplication window of a minute or more;
+/// - a store of dead letters of 1 to 4 MiB, for each rig its own.
 /// - no more outcomes kept than [`Rig::outcomes`] says: 200 to 2,000.
 pub trait Rig: Send + Sync + 'static {
     /// Opens the store as another node would: a connection of its own where there are connections, the same broker

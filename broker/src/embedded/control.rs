@@ -7,7 +7,7 @@ use super::lanes::Lanes;
 use super::store::{KeyRange, Space, Store, StoreResult};
 use super::writer::{Round, Writer};
 use super::{Embedded, OpenCause};
-use crate::{BoxFuture, Control, LaneStats, Result};
+use crate::{BoxFuture, Control, LaneStats, Result, Unserved};
 
 /// The queues that were held still are.
 pub(super) fn restore(store: &dyn Store, lanes: &mut Lanes) -> Result<(), OpenCause> {
@@ -21,6 +21,10 @@ pub(super) fn restore(store: &dyn Store, lanes: &mut Lanes) -> Result<(), OpenCa
 impl Control for Embedded {
     fn stats(&self, lane: Lane) -> BoxFuture<'_, LaneStats> {
         Box::pin(async move { self.look("look at the lane", |lanes| lanes.stats(&lane, now())) })
+    }
+
+    fn unserved(&self) -> BoxFuture<'_, Vec<Unserved>> {
+        Box::pin(async move { self.look("look for lanes that nobody serves", |lanes| lanes.unserved(now())) })
     }
 
     fn pause(&self, queue: Queue, until: Millis) -> BoxFuture<'_, ()> {

@@ -23,6 +23,8 @@ pub(super) const SEQUENCE: &[u8] = b"sequence";
 pub(super) const OPENS: &[u8] = b"opens";
 /// `Space::Meta`: how many records and bytes the outcome log has.
 pub(super) const OUTCOME_SIZE: &[u8] = b"outcomes";
+/// `Space::Meta`: how many dead letters were dropped to make room.
+pub(super) const DEAD_DROPPED: &[u8] = b"dead-dropped";
 
 /// A key of the store that is not of the form it should be: the store is damaged.
 #[derive(Debug, Clone, Copy, thiserror::Error)]

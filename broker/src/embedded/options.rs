@@ -128,13 +128,13 @@ impl EmbeddedOptions {
         Ok(self)
     }
 
-    /// How many bytes of dead letters are kept before no more are taken: at least 1 KiB, 1 GiB by default. Nothing is
-    /// dropped to make room: a dead letter is the last trace of a job.
+    /// How many bytes of dead letters are kept: at least 1 MiB, 1 GiB by default. When there are more, the oldest make
+    /// room.
     ///
     /// # Errors
     /// When it is less.
     pub fn dead_bytes(mut self, bytes: u64) -> Result<Self, OptionsError> {
-        self.dead_bytes = within("dead_bytes", bytes, KIB..=u64::MAX)?;
+        self.dead_bytes = within("dead_bytes", bytes, MIB..=u64::MAX)?;
         Ok(self)
     }
 

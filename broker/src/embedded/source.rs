@@ -31,6 +31,7 @@ impl Consume for Embedded {
                 return Err(ended.refuse("open the lane"));
             }
             let id = SOURCES.fetch_add(1, Ordering::Relaxed);
+            self.core.lanes(|lanes| lanes.opened(&lane));
             let source = Source { core: Arc::clone(&self.core), lane, id, messages: 0, bytes: 0, coming: None };
             Ok(Box::new(source) as Box<dyn DeliverySource>)
         })
@@ -203,6 +204,7 @@ impl Source {
 impl Drop for Source {
     fn drop(&mut self) {
         self.put_back();
+        self.core.lanes(|lanes| lanes.closed(&self.lane));
     }
 }
 

@@ -1,6 +1,8 @@
 //! When to look at the clock: not for every job, for a look costs as much as a quarter of a cheap one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How many jobs that end at once are begun, at most, between two looks.
 const MOST: u32 = 32;

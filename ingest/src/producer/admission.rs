@@ -57,10 +57,11 @@ impl Carrier {
                     return Ok(());
                 }
                 tokio::select! {
+                    biased;
+                    () = self.closing.cancelled() => return Err(EnqueueError::Closed),
                     () = room => {}
                     // Open batches that linger give room without anybody leaving the window first.
                     () = tokio::time::sleep(self.options.batch.linger.max(Duration::from_millis(1))) => {}
-                    () = self.closing.cancelled() => return Err(EnqueueError::Closed),
                 }
             }
         };

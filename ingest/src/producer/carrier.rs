@@ -1,6 +1,6 @@
 //! Carries batches: runs the batcher's clock, publishes what it closes, and settles the receipts.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) struct Carrier {
     /// One task for each batch on its way, and the clock.
     tasks: TaskTracker,
     /// The batches on their way, for who wants to wait for all of them.
-    on_their_way: Mutex<HashMap<BatchId, Receipt>>,
+    on_their_way: Mutex<BTreeMap<BatchId, Receipt>>,
 }
 
 impl Carrier {
@@ -145,12 +145,15 @@ impl Carrier {
                 }
             };
             tokio::select! {
+                biased;
+                () = self.closing.cancelled() => break,
+                // Before the sleep, which may wait for the wrong moment now. It is given once for each first deadline, so
+                // it keeps nothing from its turn.
+                () = self.alarm.notified() => {}
                 () = sleep => {
                     let now = self.epoch.elapsed();
                     self.with(|batcher| batcher.tick(now));
                 }
-                () = self.alarm.notified() => {}
-                () = self.closing.cancelled() => break,
             }
         }
         self.with(Batcher::close_all);

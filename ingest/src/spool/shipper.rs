@@ -4,7 +4,7 @@
 //! broker has confirmed it, it is **removed**. A process that ends in between leaves a marked entry: the broker is asked
 //! whether it has it, and given it again under the same id if not.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -14,7 +14,7 @@ use wf_broker::{BrokerError, Stored};
 use wf_schema::now;
 
 use super::entry::{Record, Slot};
-use super::writer::Op;
+use super::writer::{Op, Ops};
 use super::{Shared, SpoolError, Taken, tell};
 use crate::Publisher;
 use crate::envelope::Envelope;
@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 pub(super) struct Shipper {
     shared: Arc<Shared>,
-    ops: mpsc::Sender<Op>,
+    ops: Ops,
     publisher: Publisher,
     stop: CancellationToken,
     flights: JoinSet<Landed>,
@@ -44,7 +44,7 @@ struct Landed {
 }
 
 impl Shipper {
-    pub(super) fn new(shared: Arc<Shared>, ops: mpsc::Sender<Op>, publisher: Publisher, stop: CancellationToken) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, ops: Ops, publisher: Publisher, stop: CancellationToken) -> Self {
         Self { shared, ops, publisher, stop, flights: JoinSet::new() }
     }
 
@@ -59,7 +59,10 @@ impl Shipper {
             }
             let shared = self.shared.clone();
             // A page is taken whole or not at all, so this is not cut short.
-            let page = tokio::task::spawn_blocking(move || shared.next_page()).await.unwrap_or(Err(None));
+            let page = match &self.ops {
+                Ops::Thread(_) => tokio::task::spawn_blocking(move || shared.next_page()).await.unwrap_or(Err(None)),
+                Ops::Here(_) => shared.next_page(),
+            };
             match page {
                 Ok(page) => self.ship(page).await,
                 Err(soonest) => {
@@ -81,12 +84,14 @@ impl Shipper {
     /// Waits for something to do.
     async fn wait(&mut self, news: impl Future<Output = ()>, pause: Duration) {
         tokio::select! {
-            () = news => {}
+            biased;
+            () = self.stop.cancelled() => {}
+            // What has landed makes news itself, so it must not wait for a moment without any.
             Some(landed) = self.flights.join_next() => {
                 landed.into_iter().for_each(|landed| settle(&self.shared, &self.ops, vec![landed]));
             }
+            () = news => {}
             () = tokio::time::sleep(pause) => {}
-            () = self.stop.cancelled() => {}
         }
     }
 
@@ -129,9 +134,11 @@ impl Shipper {
         while let Some((slot, record, envelope)) = parcels.next() {
             let record = record.marked(now());
             let pass = tokio::select! {
-                pass = self.publisher.gate().enter(1, envelope.size()) => pass,
-                () = self.publisher.cut_off() => return give_back(&self.shared, parcels.chain([(slot, record, envelope)])),
+                biased;
                 () = self.stop.cancelled() => return,
+                // Nothing more for a broker that does not answer, even where there is room in the window.
+                () = self.publisher.cut_off() => return give_back(&self.shared, parcels.chain([(slot, record, envelope)])),
+                pass = self.publisher.gate().enter(1, envelope.size()) => pass,
             };
             let publisher = self.publisher.clone();
             self.flights.spawn(async move {
@@ -186,7 +193,7 @@ fn give_back(shared: &Shared, parcels: impl Iterator<Item = (Slot, Record, Envel
 }
 
 /// Removes what the broker has, and gives back what it has not.
-fn settle(shared: &Shared, ops: &mpsc::Sender<Op>, landed: Vec<Landed>) {
+fn settle(shared: &Shared, ops: &Ops, landed: Vec<Landed>) {
     let mut stored = Vec::new();
     for Landed { slot, record, stored: result } in landed {
         let now = Instant::now();

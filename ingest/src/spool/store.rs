@@ -8,7 +8,7 @@ use super::folder::Folder;
 
 /// A keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Space {
+pub enum Space {
     /// What is known of each entry, by lane and number.
     Records,
     /// The messages, by number.
@@ -33,10 +33,13 @@ pub(super) static LAYOUT: Layout = Layout {
 
 /// A value, or the absence of one, under a key.
 #[derive(Clone, Debug)]
-pub(super) struct Change {
-    pub(super) space: Space,
-    pub(super) key: Vec<u8>,
-    pub(super) value: Option<Bytes>,
+pub struct Change {
+    /// Where the key is.
+    pub space: Space,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; `None` removes it.
+    pub value: Option<Bytes>,
 }
 
 impl Change {
@@ -50,17 +53,29 @@ impl Change {
 }
 
 /// Ordered keyspaces. Read from any thread, changed by the writer alone.
-pub(super) trait Store: Send + Sync + 'static {
+pub trait Store: Send + Sync + 'static {
     /// The value under `key`.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, DiskError>;
 
     /// The first `limit` keys from `from` on that start with `prefix`, with their values, in order.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
     fn pairs(&self, space: Space, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, DiskError>;
 
     /// Makes all changes or none; they survive the loss of power once this is done.
+    ///
+    /// # Errors
+    /// When the disk cannot be written; then all or none of them are made.
     fn commit(&self, changes: Vec<Change>) -> Result<(), DiskError>;
 
     /// Closes it and opens it again, after a commit that failed.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
     fn reopen(&self) -> Result<(), SpoolError>;
 
     /// Whether there is room to put more.

@@ -53,7 +53,7 @@ impl Memory {
     }
 
     fn spool(&self, limit: u64) -> Spool {
-        Spool::on(Arc::new(self.clone()), limit).unwrap()
+        Spool::on(Arc::new(self.clone()), limit, Spool::own_thread).unwrap()
     }
 }
 

@@ -2,10 +2,12 @@
 //! that the slower the disk is, the more share a sync (group commit).
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use wf_broker::DiskError;
 use wf_schema::now;
 
@@ -36,9 +38,29 @@ pub(super) enum Op {
     Close(Answer),
 }
 
+/// How the writer is told.
+#[derive(Clone)]
+pub(super) enum Ops {
+    /// On its own thread.
+    Thread(Sender<Op>),
+    /// Where it is told, at once: for the simulator, where everything is on one thread.
+    Here(Arc<Mutex<Writer>>),
+}
+
+impl Ops {
+    pub(super) fn send(&self, op: Op) -> Result<(), SpoolError> {
+        match self {
+            Self::Thread(ops) => ops.send(op).map_err(|_| SpoolError::Closed),
+            Self::Here(writer) => {
+                writer.lock().do_one(op);
+                Ok(())
+            }
+        }
+    }
+}
+
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    ops: Receiver<Op>,
     /// Entries that are to be removed, as soon as the disk lets us.
     removals: Vec<(Slot, Record)>,
     /// When and how the database failed, if it did.
@@ -60,25 +82,38 @@ struct Round {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, ops: Receiver<Op>) -> Self {
-        Self { shared, ops, removals: Vec::new(), broken: None }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, removals: Vec::new(), broken: None }
     }
 
     /// Runs until it is closed, or nobody can tell it anything any more.
-    pub(super) fn run(mut self) {
-        let closed = self.serve();
+    pub(super) fn run(mut self, ops: &Receiver<Op>) {
+        let closed = self.serve(ops);
+        self.close(closed);
+    }
+
+    fn close(&mut self, closed: Option<Answer>) {
         self.shared.let_go();
         if let Some(answer) = closed {
             let _ = answer.send(Ok(()));
         }
     }
 
-    fn serve(&mut self) -> Option<Answer> {
+    fn do_one(&mut self, op: Op) {
+        if let Op::Close(answer) = op {
+            return self.close(Some(answer));
+        }
+        let mut round = Round::default();
+        self.add(op, &mut round);
+        self.commit(round);
+    }
+
+    fn serve(&mut self, ops: &Receiver<Op>) -> Option<Answer> {
         loop {
             let first = if self.removals.is_empty() {
-                self.ops.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                ops.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                self.ops.recv_timeout(MEND_AFTER)
+                ops.recv_timeout(MEND_AFTER)
             };
             let mut next = match first {
                 Ok(op) => Some(op),
@@ -93,7 +128,7 @@ impl Writer {
                     break;
                 }
                 self.add(op, &mut round);
-                next = if round.is_full() { None } else { self.ops.try_recv().ok() };
+                next = if round.is_full() { None } else { ops.try_recv().ok() };
             }
             self.commit(round);
             if closing.is_some() {

@@ -1,14 +1,20 @@
 //! The consumers of the lanes: whether they are as the factory's settings say, and what waits at them.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use serde_json::Value;
+use wf_broker::Unserved;
 use wf_schema::{Lane, Priority, Queue};
 
 use super::{Checkup, CheckupError, everything};
+use crate::api::ApiError;
+use crate::exchange::Unanswered;
 use crate::factory::FactorySettings;
 use crate::lane_consumers::configs;
 use crate::layout::Layout;
 use crate::setup::{Difference, differing};
+use crate::unserved::unserved;
 
 /// Consumers that are asked about at once.
 const AT_ONCE: usize = 32;
@@ -59,6 +65,39 @@ impl Checkup {
         });
         futures::stream::iter(asked).buffered(AT_ONCE).collect().await
     }
+}
+
+/// From one look at what nobody asks for to the next: long enough for a request that is about to be sent anew.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+impl Checkup {
+    /// What waits where nobody asks for it, in all lanes, and at names that are no lane's. Seen twice in a row.
+    ///
+    /// # Errors
+    /// When the user may not ask, or no answer came.
+    pub async fn unserved(&self) -> Result<Vec<Unserved>, CheckupError> {
+        let layout = &self.options.layout;
+        let ask = async || {
+            let asked = unserved(&self.connection, layout).await;
+            // It takes two rights; which one is missing the server's own words tell.
+            asked.map_err(|error| match error {
+                ApiError::Unanswered(Unanswered::Denied(said)) => CheckupError::Denied { right: right(&said) },
+                error => self.untold(&format!("$JS.API.STREAM.INFO.{}", layout.jobs), error),
+            })
+        };
+        let first = ask().await?;
+        if first.iter().all(|unserved| unserved.lane.is_none()) {
+            return Ok(first);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let again = ask().await?;
+        Ok(again.into_iter().filter(|unserved| first.iter().any(|before| before.name == unserved.name)).collect())
+    }
+}
+
+/// The right that is missing, of what the server said: `Permissions Violation for Publish to "..."`.
+fn right(said: &str) -> String {
+    format!("publish to {}", said.split('"').nth(1).unwrap_or("$JS.API.STREAM.INFO.*, $JS.API.CONSUMER.INFO.*.*"))
 }
 
 fn read(name: &str, info: &Value, wanted: &Value) -> ConsumerFacts {

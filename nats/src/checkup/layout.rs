@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Checkup, CheckupError, everything, limit};
+use crate::consume::millis;
 use crate::factory::FactorySettings;
 use crate::layout::Layout;
 use crate::setup::{Difference, differing, name, streams};
@@ -48,6 +49,12 @@ pub struct StreamFacts {
     pub max_bytes: Option<u64>,
     /// Messages in it.
     pub messages: u64,
+    /// Messages that were in it once and are gone.
+    pub gone: u64,
+    /// How long ago the oldest was stored, by this machine's clock.
+    pub oldest: Option<Duration>,
+    /// How long a message is kept at most.
+    pub max_age: Option<Duration>,
     /// The subject of the most messages, and their number, where one subject may hold only so many.
     pub fullest: Option<(String, u64)>,
     /// The server that leads it; `None` where there is no cluster, or too few of its servers are there.
@@ -149,9 +156,17 @@ fn read(stream: &str, info: &Value, wanted: &Value) -> StreamFacts {
         bytes: count(&state["bytes"]),
         max_bytes: limit(&config["max_bytes"]),
         messages: count(&state["messages"]),
+        gone: count(&state["last_seq"]).saturating_sub(count(&state["messages"])),
+        oldest: state["first_ts"].as_str().and_then(millis).filter(|_| count(&state["messages"]) > 0).map(since),
+        max_age: Some(Duration::from_nanos(count(&config["max_age"]))).filter(|age| !age.is_zero()),
         fullest: fullest.map(|(subject, messages)| (subject.clone(), count(messages))),
         leader: info["cluster"]["leader"].as_str().map(str::to_owned),
         followers: followers.collect(),
         replicas: count(&config["num_replicas"]),
     }
+}
+
+/// How long ago `at` is.
+fn since(at: wf_schema::Millis) -> Duration {
+    Duration::from_millis(wf_schema::now().saturating_sub(at))
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use wf_broker::{
-    BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeliverySource, Entry, Hint, Key, KeyedRecords,
-    LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Revision, RunLog, Schedule, Scheduled, Stored,
-    Trace, Traced, Traces, Version,
+    BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeadStats, DeliverySource, Entry, Hint, Key,
+    KeyedRecords, LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Revision, RunLog, Schedule,
+    Scheduled, Stored, Trace, Traced, Traces, Unserved, Version,
 };
 use wf_schema::{BatchId, Lane, Millis, Queue};
 
@@ -145,11 +145,19 @@ impl DeadLetters for Late {
     fn delete_dead(&self, position: u64) -> BoxFuture<'_, bool> {
         self.ask("delete the dead letter", move |broker| broker.delete_dead(position))
     }
+
+    fn dead_stats(&self) -> BoxFuture<'_, DeadStats> {
+        self.ask("count the dead letters", |broker| broker.dead_stats())
+    }
 }
 
 impl Control for Late {
     fn stats(&self, lane: Lane) -> BoxFuture<'_, LaneStats> {
         self.ask("tell how full the lane is", |broker| broker.stats(lane))
+    }
+
+    fn unserved(&self) -> BoxFuture<'_, Vec<Unserved>> {
+        self.ask("look for lanes that nobody serves", |broker| broker.unserved())
     }
 
     fn pause(&self, queue: Queue, until: Millis) -> BoxFuture<'_, ()> {

@@ -26,7 +26,7 @@ pub(super) async fn run(mut session: Session, args: RunArgs) -> Result<Exit, Fai
     let broker = session.connect(Layout::Make).await?;
     let config = session.config();
     let options = RunOptions {
-        results,
+        results: Some(results),
         earlier: match (args.resume, args.fresh) {
             (true, _) => Earlier::Resume,
             (_, true) => Earlier::Forget,

@@ -1,9 +1,10 @@
 //! Beginning jobs: as many as there are slots for, and those that are done at once in rows.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use wf_schema::{Failure, JobView, State, now};
 
 use super::{Jobs, Waited};
