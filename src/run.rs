@@ -15,11 +15,12 @@ mod counts;
 mod destination;
 mod journal;
 mod line;
+mod lost;
 mod pipeline;
 mod results;
 mod summary;
 
-pub use counts::Counts;
+pub use counts::{Counts, Unknown};
 pub use destination::{Destination, ResultsError};
 pub use journal::{Earlier, JournalError};
 #[doc(hidden)]

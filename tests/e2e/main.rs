@@ -14,6 +14,7 @@ mod following;
 mod http;
 mod knobs;
 mod lives;
+mod once;
 mod outputs;
 mod resume;
 mod run;

@@ -12,6 +12,8 @@ use super::tries::Pauses;
 use crate::PublishError;
 use crate::envelope::Envelope;
 
+/// How often the broker is asked for what it could not tell.
+const LOOKS: u32 = 3;
 /// How long one look for messages may take.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -59,7 +61,15 @@ impl Publisher {
             places.extend(parts.iter().map(|_| place));
             envelopes.extend(parts);
         }
-        let traced = self.trace(&envelopes, since).await?;
+        let mut traced = self.trace(&envelopes, since).await?;
+        let mut pauses = Pauses::default();
+        for _ in 1..LOOKS {
+            if !traced.contains(&Traced::Unknown) {
+                break;
+            }
+            tokio::time::sleep(pauses.next()).await;
+            traced = self.trace(&envelopes, since).await?;
+        }
         let now = now();
         let (mut again, mut missing) = (Vec::with_capacity(envelopes.len()), Vec::new());
         for ((envelope, batch), traced) in envelopes.into_iter().zip(places).zip(traced) {

@@ -62,7 +62,7 @@ mod tests {
         let spool = tempfile::tempdir().unwrap();
         let path = spool.path();
         assert_eq!(Facts::read(path).await, Facts::default());
-        let facts = Facts { max_message: 77, lease: Duration::from_millis(1_500) };
+        let facts = Facts { max_message: 77, lease: Duration::from_millis(1_500), dedup_window: Duration::from_secs(5) };
         facts.keep(path).await;
         assert_eq!(Facts::read(path).await, facts);
         std::fs::write(spool.path().join(FILE), "{\"max_mess").unwrap();

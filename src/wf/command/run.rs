@@ -1,6 +1,7 @@
 //! `wf run`: a file of jobs, from its beginning to its end.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use wf_executor::{Registry, stock};
@@ -47,8 +48,11 @@ pub(super) async fn run(mut session: Session, args: RunArgs) -> Result<Exit, Fai
     let closed = broker.close().await;
     let summary = outcome.map_err(failure)?;
     closed?;
+    for reason in summary.why.reasons() {
+        let _unheard = writeln!(std::io::stderr(), "error: {reason}");
+    }
     session.summarize(&summary)?;
-    Ok(if summary.discarded == 0 { Exit::Done } else { Exit::Failed })
+    Ok(if summary.discarded == 0 && summary.unknown == 0 { Exit::Done } else { Exit::Failed })
 }
 
 /// Opens the file of jobs. A run is known by the file's whole path; all runs of standard input at one broker are one.
