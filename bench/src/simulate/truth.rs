@@ -89,6 +89,8 @@ pub(crate) struct Message {
     pub(crate) removed: Option<Instant>,
     /// A rollback took it away.
     pub(crate) undone: bool,
+    /// It was acknowledged, and the server has forgotten that.
+    pub(crate) back: bool,
 }
 
 /// See the module.
@@ -187,7 +189,7 @@ impl Truth {
     /// A message is back that had been acknowledged.
     pub(crate) fn back(&mut self, uid: u64) {
         if let Some(message) = self.messages.get_mut(&uid) {
-            message.removed = None;
+            (message.removed, message.back) = (None, true);
         }
     }
 
