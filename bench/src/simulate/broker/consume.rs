@@ -133,6 +133,13 @@ impl DeliverySource for Flow {
             }
         })
     }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, u64> {
+        let source = self.session.world.lock().sources.remove(&self.number);
+        let strands = self.session.world.lock().breaks.has(Break::A7);
+        let released = source.filter(|_| !strands).map_or(0, |source| self.give_back(source.inbox));
+        Box::pin(async move { Ok(released) })
+    }
 }
 
 impl Drop for Flow {
