@@ -66,12 +66,13 @@ pub(crate) struct Attempt {
 }
 
 /// A handler began.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Start {
     pub(crate) at: Instant,
     pub(crate) node: usize,
     pub(crate) life: u32,
-    pub(crate) message: u64,
+    /// The messages that may have brought it: mostly one.
+    pub(crate) messages: Vec<u64>,
 }
 
 /// A message that was stored.
