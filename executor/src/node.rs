@@ -94,13 +94,12 @@ impl Node {
 
     /// Opens a desk for `lane`; `None` if there is one.
     pub(crate) fn open(&self, lane: Lane) -> Option<Arc<Desk>> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut desks = self.desks.lock();
         if desks.lanes.iter().any(|desk| desk.lane == lane) {
             return None;
         }
         let id = desks.credit.add(lane.priority.weight());
-        let desk = Arc::new(Desk::new(lane, id, cores.min(self.options.slots())));
+        let desk = Arc::new(Desk::new(lane, id, self.options.lane_turns()));
         desks.lanes.push(desk.clone());
         Some(desk)
     }
