@@ -14,6 +14,7 @@ mod following;
 mod http;
 mod knobs;
 mod lives;
+mod open_runs;
 mod resume;
 mod rollback;
 mod run;
