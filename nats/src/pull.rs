@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
 use futures::{FutureExt as _, StreamExt as _};
-use serde_json::json;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use wf_broker::Delivery;
 use wf_schema::Lane;
 
@@ -49,6 +51,8 @@ pub(crate) struct Leg {
     /// The stream of the consumer.
     pub(crate) stream: String,
     pub(crate) flow: Arc<Flow>,
+    /// What was told of the consumer when the lane was opened.
+    pub(crate) told: Mutex<Option<Value>>,
     pub(crate) expires: Duration,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
@@ -107,8 +111,7 @@ impl Leg {
             let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
             self.flow.at_most(self.number, 0);
             self.flow.pulling(self.number, 0);
-            let counted = self.connection.counted(&self.ends.layout, &self.stream, &self.lane).await;
-            let pulls = Pulls {
+            let mut pulls = Pulls {
                 answers,
                 inbox,
                 next: 0,
@@ -119,11 +122,32 @@ impl Leg {
                 not_before: None,
                 gone: false,
                 generation: state.generation,
-                counted,
+                counted: Counted::UNKNOWN,
                 delivered: None,
             };
+            self.learn(&mut pulls).await;
             if let Some(ended) = self.pull(pulls, &mut link).await {
                 return ended;
+            }
+        }
+    }
+
+    /// Learns of the consumer what there is to know, and pulls meanwhile: the answer is here when the first deliveries are.
+    async fn learn(&self, pulls: &mut Pulls) {
+        let mut more = self.flow.more();
+        let told = self.told.lock().take();
+        let counted = self.connection.counted(&self.ends.layout, &self.stream, &self.lane, told);
+        tokio::pin!(counted);
+        loop {
+            self.ask(pulls).await;
+            tokio::select! {
+                biased;
+                counted = &mut counted => {
+                    pulls.counted = counted;
+                    return;
+                }
+                () = self.flow.stop.cancelled() => return,
+                _ = more.changed() => {}
             }
         }
     }
@@ -139,7 +163,7 @@ impl Leg {
             if pulls.gone {
                 self.consumers.forget(&self.lane);
                 match self.consumers.bind(&self.connection, &self.lane).await {
-                    Ok(()) => {
+                    Ok(_) => {
                         pulls.gone = false;
                         // The new one knows nothing of what the old one had delivered.
                         let made = self.consumers.made_at(&self.connection, &self.stream, &self.lane).await;
@@ -233,7 +257,7 @@ impl Leg {
     }
 
     /// Sends one pull for `messages`: whether it was sent.
-    async fn send(&self, pulls: &mut Pulls, messages: usize, pull: &serde_json::Value) -> bool {
+    async fn send(&self, pulls: &mut Pulls, messages: usize, pull: &Value) -> bool {
         let now = Instant::now();
         if pulls.sent.is_empty() {
             pulls.last_heard = now;
@@ -390,8 +414,9 @@ impl Leg {
                 }
             }
         };
-        // The answer came by another way than the deliveries before it, which are all here now.
-        while let Some(Some(message)) = pulls.answers.next().now_or_never() {
+        // The answer came by another way than the deliveries before it, which are all here now. Out of the scheduler's
+        // budget, which would have some of them look as if they were not.
+        while let Some(Some(message)) = unconstrained(pulls.answers.next()).now_or_never() {
             late.extend(self.owned(message, &pulls).delivery());
         }
         (late, sure)
