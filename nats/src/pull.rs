@@ -11,9 +11,9 @@ use async_nats::{Message, Subscriber};
 use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::unconstrained;
-use wf_broker::Delivery;
+use wf_broker::{BrokerError, Delivery};
 use wf_schema::Lane;
 
 use crate::broker::round_trip_within;
@@ -22,7 +22,7 @@ use crate::consume::{Origin, delivery};
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
 use crate::lease::Ends;
-use crate::link::LinkState;
+use crate::link::{LinkState, Refusal};
 use crate::source::Flow;
 use crate::uptime::Counted;
 
@@ -61,6 +61,7 @@ pub(crate) struct Leg {
 /// The pulls of one leg since it last began anew.
 struct Pulls {
     answers: Subscriber,
+    refusals: broadcast::Receiver<Refusal>,
     inbox: String,
     next: u64,
     /// Number, messages, and when nothing can come of it any more.
@@ -113,6 +114,7 @@ impl Leg {
             self.flow.pulling(self.number, 0);
             let mut pulls = Pulls {
                 answers,
+                refusals: self.connection.refusals(),
                 inbox,
                 next: 0,
                 sent: VecDeque::new(),
@@ -196,6 +198,11 @@ impl Leg {
                     return None;
                 }
                 _ = more.changed() => {}
+                // Refusals that were missed are followed by others: what is refused is asked again.
+                Ok(refusal) = pulls.refusals.recv() => if refusal.subject == self.pull_subject() {
+                    self.flow.fail(BrokerError::denied("consume from the lane", refusal.said));
+                    pulls.wait_a_little();
+                },
                 // Or the next pull after a refusal would wait for a beat, and jobs with it.
                 () = until(pulls.not_before), if pulls.not_before.is_some_and(|until| until > Instant::now()) => {}
                 () = self.connection.exchange.unsettled_below(MAX_UNSETTLED), if self.connection.exchange.unsettled() >= MAX_UNSETTLED => {}
@@ -268,10 +275,14 @@ impl Leg {
         let reply = format!("{}.{}", pulls.inbox, pulls.next);
         pulls.next += 1;
         self.connection.counters.pulled.add(1);
-        let subject = format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
-        let subject = self.connection.api_subject(&subject);
+        let subject = self.pull_subject();
         // A pull that could not be sent is as good as lost: the silence is noticed.
         self.connection.client.publish_with_reply(subject, reply, pull.to_string().into()).await.is_ok()
+    }
+
+    /// Where pulls are sent.
+    fn pull_subject(&self) -> String {
+        self.connection.api_subject(&format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane)))
     }
 
     /// Takes what has come: a delivery, or word of a pull.
