@@ -1,7 +1,7 @@
 //! Asking how a factory is: what its broker is like, what the link to it carries, and what a person should change.
 //!
 //! Measuring and judging are apart: what is found out stands in [`Measured`] and in facts of `wf_nats`, what is made of
-//! it follows by pure functions, one file a check. Nothing is published to a lane; what is written to the broker is one
+//! it follows by pure functions, one file a check. Nothing is stored in a lane; what is written to the broker is one
 //! small record that removes itself.
 
 mod check;

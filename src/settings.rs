@@ -92,6 +92,9 @@ pub fn nats(config: &Config, urls: &[String]) -> Result<NatsOptions, OptionsErro
         .and_then(|o| o.inbox_prefix(broker.inbox_prefix.as_str()))
         .map_err(OptionsError::Nats)?
         .link(link);
+    if let Some(domain) = &broker.domain {
+        options = options.domain(domain.as_str()).map_err(OptionsError::Nats)?;
+    }
     if let Some(creds) = &broker.creds {
         options = options.credentials(creds);
     }

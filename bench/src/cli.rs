@@ -8,6 +8,7 @@ use crate::faults::FaultsArgs;
 use crate::faults::node::FaultNodeArgs;
 use crate::link::LinkArgs;
 use crate::node::NodeArgs;
+use crate::simulate::SimulateArgs;
 
 /// End-to-end benchmarks of Work Factory.
 ///
@@ -39,6 +40,8 @@ pub(crate) enum Bench {
     Backlog(Options),
     /// Kill, cut, stop and fill what there is while jobs flow, and count what was lost, repeated or stuck.
     Faults(FaultsArgs),
+    /// Play whole factories through histories of misfortunes, in simulated time, and check every promise.
+    Simulate(SimulateArgs),
     /// The link emulator alone: measured, or as a relay to what you like.
     Link(LinkArgs),
     /// A process of a benchmark.

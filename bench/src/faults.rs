@@ -62,6 +62,9 @@ pub(crate) struct FaultsArgs {
     /// Where the journals of rounds with findings are kept.
     #[arg(long, value_name = "FOLDER", default_value_os_t = std::env::temp_dir())]
     keep: PathBuf,
+    /// The program that nodes are: another `wf-bench`, with a `wf` beside it, to see what an older version does.
+    #[arg(long, value_name = "FILE")]
+    nodes: Option<PathBuf>,
     /// Keep those of all rounds.
     #[arg(long)]
     keep_all: bool,
@@ -72,6 +75,7 @@ pub(crate) struct FaultsArgs {
 /// # Errors
 /// When a promise was broken, a round could not be played, or a scenario is not known.
 pub(crate) async fn faults(args: &FaultsArgs) -> anyhow::Result<()> {
+    args.nodes.clone().into_iter().for_each(process::play_with);
     let known = scenario::all();
     if args.scenarios.iter().any(|name| name == "list") {
         known.iter().for_each(|scenario| tell(&format!("{:<22} {}", scenario.name, scenario.about)));

@@ -23,6 +23,7 @@ mod old;
 mod plot;
 mod report;
 mod rounds;
+mod simulate;
 mod slow;
 mod sweep;
 mod work;
@@ -36,7 +37,7 @@ use crate::cli::{Bench, Cli};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter(&cli.bench)).with_writer(std::io::stderr).init();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,11 +48,17 @@ fn main() -> ExitCode {
 }
 
 /// `RUST_LOG`, or only what goes wrong; that a server which was killed cannot be reached is not.
-fn filter() -> tracing_subscriber::EnvFilter {
-    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error,async_nats=off".into())
+fn filter(bench: &Bench) -> tracing_subscriber::EnvFilter {
+    // In a simulation everything goes wrong all the time.
+    let usual = if matches!(bench, Bench::Simulate(_)) { "off" } else { "error,async_nats=off" };
+    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| usual.into())
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Bench::Simulate(args) = &cli.bench {
+        // Each history has a runtime of its own.
+        return simulate::simulate(args);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match cli.bench {
@@ -63,6 +70,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Bench::Slow(options) => Box::pin(slow::slow(&options)).await,
             Bench::Backlog(options) => Box::pin(backlog::backlog(&options)).await,
             Bench::Faults(args) => Box::pin(faults::faults(&args)).await,
+            Bench::Simulate(_) => Ok(()),
             Bench::Link(args) => Box::pin(link::link(&args)).await,
             Bench::Node(args) => Box::pin(node::node(&args)).await,
             Bench::FaultNode(args) => Box::pin(faults::node::node(&args)).await,

@@ -97,7 +97,7 @@ fn faults() {
         if row["scenario"].as_str().unwrap().starts_with("spool") {
             assert!(row["spooled"].as_u64().unwrap() > 0, "{row}");
         }
-        for none in ["lost", "condemned", "duplicated", "stuck", "false_accepts"] {
+        for none in ["lost", "condemned", "duplicated", "stuck", "false_accepts", "broken"] {
             assert_eq!(row[none], 0, "{row}");
         }
     }

@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use consume::{Consume, Delivery, DeliverySource, Fired, Lease};
+pub use consume::{Consume, Delivery, DeliverySource, Fired, Identity, Lease};
 pub use control::{Control, LaneStats, Unserved};
 pub use dead::{Buried, DeadLetters, DeadPage, DeadStats};
 pub use outcome_log::{Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, RunLog, Version};

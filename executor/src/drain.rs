@@ -1,11 +1,14 @@
 //! Coming to an end: what the parts of a node are told, and what is told of it afterwards.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::node::Node;
 
 /// How far a node is on its way to its end. Each phase implies the ones before it.
 #[derive(Default)]
@@ -34,16 +37,54 @@ impl Phases {
     }
 }
 
+/// The lanes that are served, and how their flows ended.
+#[derive(Default)]
+pub(crate) struct Lanes {
+    open: AtomicUsize,
+    /// Deliveries that came and were not taken, and are given back.
+    pub(crate) untaken: AtomicU64,
+    /// Lanes from which something may still be on its way.
+    pub(crate) unsure: AtomicU64,
+}
+
+impl Lanes {
+    /// How many are being served.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+}
+
+/// A lane being served; dropped once its flow has ended. With the last one, what was parked is released.
+pub(crate) struct OpenLane(Arc<Node>);
+
+impl OpenLane {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        node.lanes.open.fetch_add(1, Ordering::AcqRel);
+        Self(node)
+    }
+}
+
+impl Drop for OpenLane {
+    fn drop(&mut self) {
+        if self.0.lanes.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.renewals.unpark();
+        }
+    }
+}
+
 /// How a drain went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
     /// Batches finished and acknowledged since the drain began.
     pub finished: u64,
-    /// Batches given back since then, as far as they were not done.
+    /// Batches given back since then, as far as they were not done; with those that had come and nobody had taken.
     pub released: u64,
     /// Batches that could not even be given back in time: they come again when their lease is over.
     pub abandoned: u64,
+    /// Lanes whose flow could not be ended in time. What the broker had sent of them and did not arrive comes again when
+    /// its lease is over.
+    pub unstopped: u64,
     /// Whether the broker has confirmed all that was acknowledged and given back.
     pub confirmed: bool,
     /// How long it took.
@@ -52,10 +93,13 @@ pub struct DrainReport {
 
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { finished, released, abandoned, confirmed, took } = self;
+        let Self { finished, released, abandoned, unstopped, confirmed, took } = self;
         write!(f, "drained in {:.1} s: {finished} batches finished, {released} given back", took.as_secs_f64())?;
         if *abandoned > 0 {
             write!(f, ", {abandoned} left to their lease")?;
+        }
+        if *unstopped > 0 {
+            write!(f, "; {unstopped} lanes may have had more on its way, which is left to its lease")?;
         }
         if *confirmed { Ok(()) } else { write!(f, "; not all of it is confirmed by the broker") }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,6 +19,8 @@ use crate::{distance, lane_loop, run_times, surplus};
 
 /// How long batches have, after the deadline of a drain, to settle what is done.
 const GRACE: Duration = Duration::from_secs(10);
+/// What a lane may take to stop beside the half lease that its broker may need.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// Runs the jobs of queues through handlers, until it is drained or dropped.
 ///
@@ -128,18 +131,22 @@ impl Executor {
         }
     }
 
-    /// Brings it to an end: pulls no more, gives back at once what has not started, lets what runs go on until
-    /// `deadline` has passed (`None`: that of the options), settles what is done, gives back the rest, and waits until
-    /// the broker has confirmed it all. Takes ten seconds and a lease longer than the deadline, at the very most.
+    /// Brings it to an end: starts no more jobs, stops all lanes, gives back what has not started, lets what runs go on
+    /// until `deadline` has passed (`None`: that of the options), settles what is done, gives back the rest, and waits
+    /// until the broker has confirmed it all. Takes ten seconds and a lease and a half longer than the deadline, at the
+    /// very most.
     pub async fn drain(&self, deadline: impl Into<Option<Duration>>) -> DrainReport {
         let node = &self.node;
         let (began, before) = (Instant::now(), self.stats());
-        let deadline = node.phases.drain(began + deadline.into().unwrap_or(node.options.deadline()));
-        // First the loops, so that no delivery comes after the runs were counted. They end at their next step.
+        let deadline = node.begin_drain(began + deadline.into().unwrap_or(node.options.deadline()));
+        // First the lanes, so that no delivery comes after the runs were counted, and nothing that is given back comes
+        // right back here.
         self.loops.close();
-        if timeout(GRACE, self.loops.wait()).await.is_err() {
-            tracing::warn!("a lane does not stop");
+        if timeout(node.broker.lease() / 2 + HURRY, self.loops.wait()).await.is_err() {
+            tracing::warn!(lanes = node.lanes.open(), "some lanes do not stop");
         }
+        let unstopped = node.lanes.unsure.load(Ordering::Acquire) + node.lanes.open() as u64;
+        node.renewals.unpark();
         node.runs.close();
         let mut abandoned = 0;
         if timeout_at(deadline, node.runs.wait()).await.is_err() {
@@ -165,8 +172,9 @@ impl Executor {
         let stats = self.stats();
         DrainReport {
             finished: stats.acked - before.acked,
-            released: stats.released - before.released,
+            released: stats.released - before.released + node.lanes.untaken.load(Ordering::Acquire),
             abandoned,
+            unstopped,
             confirmed,
             took: began.elapsed(),
         }

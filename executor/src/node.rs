@@ -16,15 +16,12 @@ use wf_schema::Lane;
 use crate::charge::Charge;
 use crate::credit::{Credit, LaneId};
 use crate::desk::Desk;
-use crate::drain::Phases;
+use crate::drain::{Lanes, Phases};
 use crate::renew::Renewals;
 use crate::run;
 use crate::run_times::RunTimes;
 use crate::stats::{Tally, count_up};
 use crate::{ExecutorOptions, Registry};
-
-/// How many batches that were delivered before may be open at once, beside those whose turn it is.
-const LOOKUPS: usize = 16;
 
 /// One executor's node.
 pub(crate) struct Node {
@@ -33,8 +30,8 @@ pub(crate) struct Node {
     pub(crate) options: ExecutorOptions,
     /// One for each job that may run at once, over all batches and lanes.
     pub(crate) slots: Arc<Semaphore>,
-    /// One for each batch whose records may be read before its turn.
-    pub(crate) lookups: Arc<Semaphore>,
+    /// For batches whose records are being read before their turn, by their size.
+    pub(crate) lookups: Semaphore,
     /// One: for the jobs that something is known against, of whatever batch.
     pub(crate) suspects: Arc<Semaphore>,
     /// What all records that this node writes have in common, and no other node's.
@@ -47,6 +44,7 @@ pub(crate) struct Node {
     pub(crate) run_times: RunTimes,
     pub(crate) tally: Tally,
     pub(crate) phases: Phases,
+    pub(crate) lanes: Lanes,
     /// The tasks that run batches.
     pub(crate) runs: TaskTracker,
     /// Where handlers run.
@@ -74,7 +72,7 @@ impl Node {
             broker,
             registry,
             slots: Arc::new(Semaphore::new(options.slots())),
-            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            lookups: Semaphore::new(run::LOOKUP_UNITS as usize),
             suspects: Arc::new(Semaphore::new(1)),
             token: fastrand::u32(..),
             unstarted: AtomicUsize::new(0),
@@ -83,6 +81,7 @@ impl Node {
             run_times: RunTimes::default(),
             tally: Tally::default(),
             phases: Phases::default(),
+            lanes: Lanes::default(),
             runs: TaskTracker::new(),
             handlers,
             desks: Mutex::new(Desks { credit, lanes: Vec::new() }),
@@ -95,13 +94,12 @@ impl Node {
 
     /// Opens a desk for `lane`; `None` if there is one.
     pub(crate) fn open(&self, lane: Lane) -> Option<Arc<Desk>> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut desks = self.desks.lock();
         if desks.lanes.iter().any(|desk| desk.lane == lane) {
             return None;
         }
         let id = desks.credit.add(lane.priority.weight());
-        let desk = Arc::new(Desk::new(lane, id, cores.min(self.options.slots())));
+        let desk = Arc::new(Desk::new(lane, id, self.options.lane_turns()));
         desks.lanes.push(desk.clone());
         Some(desk)
     }
@@ -193,12 +191,21 @@ impl Node {
         self.runs.spawn_on(run::run(self.clone(), delivery, held, charge), &self.handlers);
     }
 
+    /// Begins to drain, until `deadline` or the one that was set before: the deadline that holds.
+    pub(crate) fn begin_drain(&self, deadline: Instant) -> Instant {
+        // Before anybody hears of it and gives something back.
+        if self.lanes.open() > 0 {
+            self.renewals.park();
+        }
+        self.phases.drain(deadline)
+    }
+
     /// Stops for a reason that will not go away.
     pub(crate) fn fail(&self, error: BrokerError) {
         tracing::error!(error = &error as &dyn std::error::Error, "the executor stops");
         // The first reason is the one to tell.
         let _ = self.failed.set(Arc::new(error));
-        self.phases.drain(Instant::now() + self.options.deadline());
+        self.begin_drain(Instant::now() + self.options.deadline());
         self.stopped.cancel();
     }
 }

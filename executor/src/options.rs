@@ -27,6 +27,7 @@ pub struct ExecutorOptions {
     checkpoint: Duration,
     drain_deadline: Duration,
     limits: Limits,
+    turns: Option<usize>,
 }
 
 /// A setting that cannot be.
@@ -66,6 +67,7 @@ impl ExecutorOptions {
             checkpoint: Duration::from_secs(1),
             drain_deadline: Duration::from_secs(30),
             limits: Limits::default(),
+            turns: None,
         })
     }
 
@@ -129,6 +131,15 @@ impl ExecutorOptions {
         self
     }
 
+    /// How many batches of a lane start jobs at a time, instead of as many as there are cores: so that a simulation is the
+    /// same on every machine.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn turns(mut self, turns: usize) -> Self {
+        self.turns = Some(turns.max(1));
+        self
+    }
+
     /// What the executor is called.
     pub fn name(&self) -> &str {
         &self.name
@@ -146,6 +157,12 @@ impl ExecutorOptions {
 
     pub(crate) fn slots(&self) -> usize {
         self.concurrency
+    }
+
+    /// How many batches of a lane start jobs at a time: few, but no core is idle.
+    pub(crate) fn lane_turns(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.turns.unwrap_or_else(cores).min(self.concurrency)
     }
 
     pub(crate) fn budget(&self) -> (usize, Duration) {

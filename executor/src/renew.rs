@@ -9,19 +9,21 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
-use wf_broker::{BoxFuture, Delivery, Lease, LogEnd};
-use wf_schema::{Millis, RunId, now};
+use wf_broker::{BoxFuture, Delivery, Identity, Lease, LogEnd};
+use wf_schema::{Millis, now};
 
 /// The leases held by a node.
 pub(crate) struct Renewals {
     /// How long a delivery stays ours without a renewal.
     lease: Duration,
     /// In an order of its own, so that renewals go out in the same order whenever a history is played again.
-    held: Mutex<BTreeMap<RunId, Holding>>,
+    held: Mutex<BTreeMap<Identity, Holding>>,
     beat: Mutex<Beat>,
+    /// What is released while lanes are being stopped, until they are.
+    parked: Mutex<Option<Vec<Arc<dyn Lease>>>>,
 }
 
-/// What is held of one run: more than one lease when the broker, not hearing our renewals, delivered it to us again
+/// What is held of one message: more than one lease when the broker, not hearing our renewals, delivered it to us again
 /// while we still had it.
 struct Holding {
     leases: Vec<Arc<dyn Lease>>,
@@ -48,15 +50,16 @@ impl Beat {
 
 impl Renewals {
     pub(crate) fn new(lease: Duration) -> Self {
-        Self { lease, held: Mutex::default(), beat: Mutex::default() }
+        Self { lease, held: Mutex::default(), beat: Mutex::default(), parked: Mutex::default() }
     }
 
-    /// Holds on to `delivery`. `None` when this node holds the run already: then the new lease joins the old one, and
-    /// there is nothing to run.
+    /// Holds on to `delivery`. `None` when this node holds its very message already: then the new lease joins the old
+    /// one, and there is nothing to run. Another message under the same sequence, of a store that was rolled back, is
+    /// held by itself.
     pub(crate) fn hold(self: &Arc<Self>, delivery: &Delivery) -> Option<Held> {
         let lease = delivery.lease.clone();
         let doubtful = delivery.delivered > 1 || self.is_in_doubt();
-        match self.held.lock().entry(delivery.run) {
+        match self.held.lock().entry(delivery.identity()) {
             Entry::Occupied(mut holding) => {
                 let holding = holding.get_mut();
                 holding.leases.push(lease);
@@ -65,7 +68,7 @@ impl Renewals {
             }
             Entry::Vacant(place) => {
                 place.insert(Holding { leases: vec![lease], since: Instant::now(), doubtful });
-                Some(Held { renewals: self.clone(), run: delivery.run, lease: delivery.lease.clone() })
+                Some(Held { renewals: self.clone(), message: delivery.identity(), lease: delivery.lease.clone() })
             }
         }
     }
@@ -84,6 +87,25 @@ impl Renewals {
         loop {
             beat.tick().await;
             self.renew();
+        }
+    }
+
+    /// From now on nothing is released before [`Renewals::unpark`]: it would come right back over a lane that is still
+    /// open, and count as delivered once more.
+    pub(crate) fn park(&self) {
+        self.parked.lock().get_or_insert_default();
+    }
+
+    /// Releases what was parked, and what follows at once.
+    pub(crate) fn unpark(&self) {
+        let parked = self.parked.lock().take();
+        parked.iter().flatten().for_each(|lease| lease.release(Duration::ZERO));
+    }
+
+    fn release(&self, leases: Vec<Arc<dyn Lease>>) {
+        match self.parked.lock().as_mut() {
+            Some(parked) => parked.extend(leases),
+            None => leases.iter().for_each(|lease| lease.release(Duration::ZERO)),
         }
     }
 
@@ -114,7 +136,7 @@ impl Renewals {
 /// The hold on one run. Dropped unsettled, it is renewed no more, and its message comes again when the lease is over.
 pub(crate) struct Held {
     renewals: Arc<Renewals>,
-    run: RunId,
+    message: Identity,
     /// The first: of the delivery that is run.
     lease: Arc<dyn Lease>,
 }
@@ -130,7 +152,7 @@ impl Held {
     /// was sent is not one that arrived, so whoever has held a run for longer than one lease cannot be sure either.
     pub(crate) fn may_have_lapsed(&self) -> bool {
         let held = self.renewals.held.lock();
-        held.get(&self.run).is_none_or(|holding| holding.doubtful || holding.since.elapsed() >= self.renewals.lease)
+        held.get(&self.message).is_none_or(|holding| holding.doubtful || holding.since.elapsed() >= self.renewals.lease)
             || self.renewals.is_in_doubt()
     }
 
@@ -141,12 +163,12 @@ impl Held {
 
     /// The message is for others, from now on.
     pub(crate) fn release(self) {
-        self.let_go().iter().for_each(|lease| lease.release(Duration::ZERO));
+        self.renewals.release(self.let_go());
     }
 
     /// Taken out before they are settled, so that none is renewed after its ack.
     fn let_go(&self) -> Vec<Arc<dyn Lease>> {
-        self.renewals.held.lock().remove(&self.run).map(|holding| holding.leases).unwrap_or_default()
+        self.renewals.held.lock().remove(&self.message).map(|holding| holding.leases).unwrap_or_default()
     }
 }
 
@@ -161,7 +183,7 @@ impl Drop for Held {
 mod tests {
     use bytes::Bytes;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use wf_schema::{BatchId, Lane};
+    use wf_schema::{BatchId, Lane, RunId};
 
     use super::*;
 
@@ -169,6 +191,7 @@ mod tests {
     struct Counting {
         renewed: AtomicUsize,
         acked: AtomicUsize,
+        released: AtomicUsize,
     }
 
     impl Lease for Counting {
@@ -181,7 +204,9 @@ mod tests {
         fn renew(&self) {
             self.renewed.fetch_add(1, Ordering::Relaxed);
         }
-        fn release(&self, _: Duration) {}
+        fn release(&self, _: Duration) {
+            self.released.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn delivery(sequence: u64, lease: &Arc<Counting>) -> Delivery {
@@ -191,7 +216,7 @@ mod tests {
             bytes: Bytes::new(),
             run: RunId::new('t', sequence),
             delivered: 1,
-            fallback_id: BatchId::new(),
+            fallback_id: BatchId::from(u128::from(sequence)),
             stored_at: 0,
             fired: None,
             lease: lease.clone(),
@@ -224,5 +249,34 @@ mod tests {
         for lease in [first, second] {
             assert_eq!((lease.renewed.load(Ordering::Relaxed), lease.acked.load(Ordering::Relaxed)), (1, 1));
         }
+    }
+
+    #[test]
+    fn another_message_under_the_same_sequence_is_no_part_of_the_run() {
+        let renewals = Arc::new(Renewals::new(Duration::from_secs(30)));
+        let (first, second) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
+        let held = renewals.hold(&delivery(7, &first)).unwrap();
+        let other = Delivery { fallback_id: BatchId::from(8), ..delivery(7, &second) };
+        let also = renewals.hold(&other).expect("it is another message");
+        held.ack(None);
+        assert_eq!((first.acked.load(Ordering::Relaxed), second.acked.load(Ordering::Relaxed)), (1, 0));
+        also.ack(None);
+        assert_eq!(second.acked.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_is_released_while_lanes_stop_waits_for_them() {
+        let renewals = Arc::new(Renewals::new(Duration::from_secs(30)));
+        let lease = Arc::new(Counting::default());
+        let released = || lease.released.load(Ordering::Relaxed);
+        let [first, second, third] = [1, 2, 3].map(|sequence| renewals.hold(&delivery(sequence, &lease)).unwrap());
+        first.release();
+        renewals.park();
+        second.release();
+        assert_eq!(released(), 1);
+        renewals.unpark();
+        assert_eq!(released(), 2);
+        third.release();
+        assert_eq!(released(), 3);
     }
 }

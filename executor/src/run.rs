@@ -20,8 +20,13 @@ use crate::intake::Work;
 use crate::node::Node;
 use crate::patience::insist;
 use crate::renew::Held;
-use crate::settle::{Lost, Settling};
+use crate::settle::{Found, Lost, Settling};
 use crate::stats::count_up;
+
+/// What counts as one unit of the look-ups that go on at once, in bytes of messages.
+const LOOKUP_UNIT: usize = 1 << 10;
+/// How many there are: 4 MiB, so 40 MB/s of batches at a round trip of 100 ms.
+pub(crate) const LOOKUP_UNITS: u32 = 4 << 10;
 
 /// Runs `delivery` to its end, whatever that is.
 pub(crate) async fn run(node: Arc<Node>, delivery: Delivery, held: Held, charge: Charge) {
@@ -49,42 +54,32 @@ async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, charge: Charge)
 
 async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge: Charge) -> Result<(), Lost> {
     // Of a batch that was delivered before there may be records, a round trip away. They are read before its turn, or
-    // those behind it would wait for the answer too; few at a time, for such batches take memory while they wait.
-    let again = delivery.delivered > 1;
-    let place = if again { node.lookups.clone() } else { charge.desk.turns.clone() };
-    let Some(place) = unless_unwanted(node, &charge, place).await else {
-        // Untouched, so others may have it at once.
-        held.release();
-        count_up(&node.tally.released, 1);
-        return Ok(());
+    // those behind it would wait for the answer too.
+    let found = match delivery.delivered > 1 {
+        true => match unless_unwanted(node, &charge, look_up(node, delivery)).await {
+            Some(Ok(found)) => Some(found),
+            Some(Err(Lost::Wire(error))) => return bury_whole(node, delivery, held, &error).await,
+            Some(Err(lost)) => return Err(lost),
+            None => return untouched(node, held),
+        },
+        false => None,
     };
+    let Some(turn) = place(node, &charge, &charge.desk.turns).await else { return untouched(node, held) };
+    // Read only now, or once more: a batch that waits for its turn is held as it came, for that is what the budget of
+    // bytes counts.
     let work = match Work::read(delivery, node.options.reading()) {
         Ok(work) => work,
         Err(error) => {
-            drop(place);
+            drop(turn);
             return bury_whole(node, delivery, held, &error).await;
         }
     };
-    let (mut settling, mut settled, suspicion) = Settling::take_up(node.clone(), work.clone(), held, delivery.delivered).await?;
-    let care = suspicion.asks_for_care(delivery.delivered);
-    if care {
-        count_skipped(node, &settled);
-        drop(place);
-        return careful::run(node, &work, settling, settled, &suspicion, &mut charge).await;
-    }
-    let turn = match again {
-        true => {
-            let turn = unless_unwanted(node, &charge, charge.desk.turns.clone()).await;
-            drop(place);
-            turn
-        }
-        false => Some(place),
-    };
-    let Some(turn) = turn else { return settling.release().await };
-    if again {
-        settling.catch_up(&mut settled).await?;
-    }
+    let taken_up = Settling::take_up(node.clone(), work.clone(), held, delivery.delivered, found).await?;
+    let (mut settling, settled, suspicion) = taken_up;
     let skipped = count_skipped(node, &settled);
+    if suspicion.asks_for_care(delivery.delivered) {
+        return careful::run(node, &work, settling, settled, &suspicion, &mut charge, turn).await;
+    }
     settling.begin();
     tracing::debug!(batch = %work.header.id, jobs = work.batch.len(), skipped, delivered = delivery.delivered, "begun");
     let mut jobs = Jobs::new(node.clone(), work, settling, settled, charge.hand.clone());
@@ -95,6 +90,23 @@ async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge:
     jobs.settle().await
 }
 
+/// Reads what is on record of a batch. As many as fit into the node's window do so at once, and each only for as long
+/// as it reads: nothing here waits for a turn, for then the batches of one slow lane would keep all others waiting.
+async fn look_up(node: &Node, delivery: &Delivery) -> Result<Found, Lost> {
+    let size = u32::try_from(delivery.bytes.len().div_ceil(LOOKUP_UNIT)).unwrap_or(u32::MAX);
+    // Never closed.
+    let _reading = node.lookups.acquire_many(size.clamp(1, LOOKUP_UNITS)).await.ok();
+    let work = Work::read(delivery, node.options.reading())?;
+    Found::look_up(node, &work).await
+}
+
+/// Gives the batch back as it came: others may have it at once.
+fn untouched(node: &Node, held: Held) -> Result<(), Lost> {
+    held.release();
+    count_up(&node.tally.released, 1);
+    Ok(())
+}
+
 /// Jobs that need not be run, for they are settled.
 fn count_skipped(node: &Node, settled: &[bool]) -> usize {
     let skipped = settled.iter().filter(|settled| **settled).count();
@@ -102,8 +114,8 @@ fn count_skipped(node: &Node, settled: &[bool]) -> usize {
     skipped
 }
 
-/// A place at `places`; `None` when the node drains, or others want the batch, before there is one.
-async fn unless_unwanted(node: &Node, charge: &Charge, places: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+/// What `wait` brings; `None` when the node drains, or others want the batch, before that.
+async fn unless_unwanted<T>(node: &Node, charge: &Charge, wait: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         () = node.phases.draining.cancelled() => None,
@@ -111,8 +123,13 @@ async fn unless_unwanted(node: &Node, charge: &Charge, places: Arc<Semaphore>) -
             count_up(&node.tally.handed_on, 1);
             None
         }
-        place = places.acquire_owned() => place.ok(),
+        brought = wait => Some(brought),
     }
+}
+
+/// A place at `places`, unless the batch is unwanted before there is one.
+async fn place(node: &Node, charge: &Charge, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    unless_unwanted(node, charge, places.clone().acquire_owned()).await?.ok()
 }
 
 /// Waits until the batch is asked to go as a whole: before its turn it can do nothing else.
@@ -135,3 +152,6 @@ async fn bury_whole(node: &Node, delivery: &Delivery, held: Held, error: &WireEr
     count_up(&node.tally.acked, 1);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

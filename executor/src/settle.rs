@@ -39,7 +39,7 @@ const LARGEST: usize = 4 << 20;
 /// The smallest message that anything is cut down to, in bytes.
 const SMALLEST: usize = 4 * 1024;
 
-/// How long what was read of a run's records counts as what is there.
+/// How long what was read of a run's records counts as what is there; where that is longer, three round trips.
 const FRESH: Duration = Duration::from_millis(500);
 /// How often an append gives way to records of another message of the same name before it counts as fenced.
 const OTHERS: u32 = 3;
@@ -99,12 +99,15 @@ impl Appended {
 
 impl Settling {
     /// Takes the run up where its last holder left it: which places are settled already, and what is known against the
-    /// others.
+    /// others. `found` is what stood on record a while ago; if that is too long ago, it is read once more, for a run that
+    /// waited for its turn may have been settled meanwhile, by a holder from whom nothing was heard when it was
+    /// delivered again.
     pub(crate) async fn take_up(
         node: Arc<Node>,
         work: Arc<Work>,
         held: Held,
         delivered: u64,
+        found: Option<Found>,
     ) -> Result<(Self, Vec<bool>, Suspicion), Lost> {
         let (since, again) = (Instant::now(), delivered > 1);
         let mut settled = vec![false; work.len()];
@@ -113,29 +116,21 @@ impl Settling {
         let (step, version) = (0, Version::NONE);
         let mut this = Self { node, work, held, writer, step, version, since, again, marked: false, ended: false };
         if again {
-            let log = this.log().await?;
+            let fresh = FRESH.max(3 * this.node.distance());
+            let waited = found.as_ref().is_some_and(|found| found.at.elapsed() > fresh);
+            let log = match found.filter(|_| !waited) {
+                Some(found) => found.log,
+                None => this.log().await?,
+            };
+            // No record, but it may have been settled without one.
+            if waited && log.version == Version::NONE && !this.is_stored().await? {
+                return Err(Lost::Fenced);
+            }
             suspicion =
                 Suspicion::read(log.records.iter().map(|(record, _)| record), &this.work, |writer| this.node.is_own(writer));
             this.follow(log, &mut settled).await?;
         }
         Ok((this, settled, suspicion))
-    }
-
-    /// Looks once more at what is on record before anything begins, if the last look was long ago. A run that waited for
-    /// its turn may have been settled meanwhile, by a holder from whom nothing was heard when it was delivered again.
-    pub(crate) async fn catch_up(&mut self, settled: &mut [bool]) -> Result<(), Lost> {
-        if self.since.elapsed() <= FRESH {
-            return Ok(());
-        }
-        let log = self.log().await?;
-        if log.steps != self.step || log.ended {
-            return self.follow(log, settled).await;
-        }
-        // No record, but it may have been settled without one.
-        if self.version == Version::NONE && !self.is_stored().await? {
-            return Err(Lost::Fenced);
-        }
-        Ok(())
     }
 
     /// Goes on from where `log` stands.
@@ -345,18 +340,21 @@ impl Settling {
 
     /// What stands in the log of the run.
     async fn log(&self) -> Result<Log, Lost> {
-        let (name, broker) = (&self.work.log, &self.node.broker);
-        let logged = insist("read records", || broker.read_run(name.clone())).await?;
-        let steps = u32::try_from(logged.records.len()).unwrap_or(u32::MAX);
-        let mut log = Log { records: Vec::new(), steps, version: logged.version, ended: logged.ended };
-        for logged in logged.records {
-            match Record::decode(&logged.bytes, self.node.options.reading()) {
-                Ok(record) => log.records.push((record, logged.bytes)),
-                // What it settled is run again: twice is better than never.
-                Err(error) => tracing::error!(batch = %name.batch, run = %name.run, %error, "a record cannot be read"),
-            }
-        }
-        Ok(log)
+        Log::read(&self.node, &self.work).await
+    }
+}
+
+/// What stood on record of a run when that was looked up.
+pub(crate) struct Found {
+    log: Log,
+    at: Instant,
+}
+
+impl Found {
+    /// Looks up what is on record of the run of `work`.
+    pub(crate) async fn look_up(node: &Node, work: &Work) -> Result<Self, Lost> {
+        let at = Instant::now();
+        Ok(Self { log: Log::read(node, work).await?, at })
     }
 }
 
@@ -369,6 +367,23 @@ struct Log {
     version: Version,
     /// Somebody has settled the run whole.
     ended: bool,
+}
+
+impl Log {
+    async fn read(node: &Node, work: &Work) -> Result<Self, Lost> {
+        let name = &work.log;
+        let logged = insist("read records", || node.broker.read_run(name.clone())).await?;
+        let steps = u32::try_from(logged.records.len()).unwrap_or(u32::MAX);
+        let mut log = Self { records: Vec::new(), steps, version: logged.version, ended: logged.ended };
+        for logged in logged.records {
+            match Record::decode(&logged.bytes, node.options.reading()) {
+                Ok(record) => log.records.push((record, logged.bytes)),
+                // What it settled is run again: twice is better than never.
+                Err(error) => tracing::error!(batch = %name.batch, run = %name.run, %error, "a record cannot be read"),
+            }
+        }
+        Ok(log)
+    }
 }
 
 #[cfg(test)]

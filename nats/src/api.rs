@@ -10,6 +10,7 @@ use serde_json::Value;
 use wf_broker::BrokerError;
 
 use crate::connection::{Connection, part};
+use crate::consume::nanos;
 use crate::exchange::{Answered, NobodyThere, Part, Unanswered};
 
 /// The codes of the answers that mean something to us.
@@ -169,7 +170,7 @@ impl From<u64> for Start {
 }
 
 impl Connection {
-    /// Asks JetStream `subject` (without `$JS.API.`).
+    /// Asks JetStream's API `subject` (without `$JS.API.`), of the domain that is configured.
     pub(crate) async fn api<T: DeserializeOwned>(&self, subject: &str, request: &impl Serialize) -> Result<T, ApiError> {
         self.api_at_once(subject, request, NobodyThere::AskAgain).await
     }
@@ -182,7 +183,7 @@ impl Connection {
         nobody: NobodyThere,
     ) -> Result<T, ApiError> {
         let payload = serde_json::to_vec(request).map_err(ApiError::Unreadable)?;
-        let answer = self.ask(&format!("$JS.API.{subject}"), payload.into(), nobody).await?;
+        let answer = self.ask(&self.api_subject(subject), payload.into(), nobody).await?;
         serde_json::from_value(accepted(&answer.message.payload)?).map_err(ApiError::Unreadable)
     }
 
@@ -190,7 +191,7 @@ impl Connection {
     pub(crate) async fn store(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<Acknowledged, ApiError> {
         self.counters.published.add(1);
         let load = self.load(payload.len());
-        let (answer, _) = self.put(part(subject, Some(headers), payload)).await?;
+        let (answer, _) = self.put(part(&self.publish_subject(subject), Some(headers), payload)).await?;
         let acknowledged = answer?;
         load.stored();
         Ok(acknowledged)
@@ -233,7 +234,7 @@ impl Connection {
         headers.insert(header::NATS_MESSAGE_ID, token.as_str());
         self.counters.published.add(1);
         let load = self.load(payload.len());
-        let (answer, resent) = self.put(part(subject, Some(headers), payload)).await?;
+        let (answer, resent) = self.put(part(&self.publish_subject(subject), Some(headers), payload)).await?;
         match answer {
             // Sent again after a lost connection, it may have fenced itself: then the last one there is ours.
             Err(error) if resent && error.code() == Some(code::WRONG_LAST) => {
@@ -252,15 +253,27 @@ impl Connection {
 
     /// The last message of `stream` at `subject`.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, ApiError> {
-        let answer = self.ask(&format!("$JS.API.DIRECT.GET.{stream}.{subject}"), Bytes::new(), NobodyThere::AskAgain).await?;
+        let answer =
+            self.ask(&self.api_subject(&format!("DIRECT.GET.{stream}.{subject}")), Bytes::new(), NobodyThere::AskAgain).await?;
         one(answer.message)
     }
 
     /// The message of `stream` with `sequence`.
     pub(crate) async fn at(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, ApiError> {
         let request = serde_json::json!({ "seq": sequence }).to_string();
-        let answer = self.ask(&format!("$JS.API.DIRECT.GET.{stream}"), request.into(), NobodyThere::AskAgain).await?;
+        let answer = self.ask(&self.api_subject(&format!("DIRECT.GET.{stream}")), request.into(), NobodyThere::AskAgain).await?;
         one(answer.message)
+    }
+
+    /// When the message of `stream` with `sequence` was stored, in nanoseconds, if it still is, as the stream's leader
+    /// says: a replica may have what is gone.
+    pub(crate) async fn stored_nanos(&self, stream: &str, sequence: u64) -> Result<Option<u64>, ApiError> {
+        let found = self.api::<Value>(&format!("STREAM.MSG.GET.{stream}"), &serde_json::json!({ "seq": sequence })).await;
+        match found {
+            Ok(found) => Ok(found["message"]["time"].as_str().and_then(nanos)),
+            Err(error) if matches!(error.code(), Some(code::NO_MESSAGE | code::NO_SEQUENCE | code::STORE)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Up to `most` messages of `stream` at subjects that match `filter`, from `from` on, and whether there are
@@ -277,7 +290,7 @@ impl Connection {
         request["next_by_subj"] = filter.into();
         request["batch"] = most.into();
         request["max_bytes"] = max_bytes.into();
-        let answer = self.ask_for_many(&format!("$JS.API.DIRECT.GET.{stream}"), request.to_string().into()).await?;
+        let answer = self.ask_for_many(&self.api_subject(&format!("DIRECT.GET.{stream}")), request.to_string().into()).await?;
         let end = answer.message;
         match end.status.map(|status| status.as_u16()) {
             Some(204) => {}

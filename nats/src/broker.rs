@@ -14,6 +14,7 @@ use crate::connection::Connection;
 use crate::control::StatsCache;
 use crate::counters::{Counters, Counts};
 use crate::dead::DeadWatch;
+use crate::doubt;
 use crate::exchange::{NobodyThere, Unanswered};
 use crate::factory::FactorySettings;
 use crate::home::Home;
@@ -24,6 +25,7 @@ use crate::options::{LinkSettings, NatsOptions};
 use crate::orphans::Orphans;
 use crate::setup::{OnDifference, SetupError, bind, setup};
 use crate::source::Flows;
+use crate::stale_logs::StaleLogs;
 
 /// A factory's broker over JetStream.
 ///
@@ -48,6 +50,8 @@ pub struct NatsBroker {
     publishing: Vec<Arc<Connection>>,
     consuming: Vec<Arc<Connection>>,
     _clock: AbortOnDropHandle<()>,
+    /// Who looks up what is held back, for each connection to consume over.
+    _looking: Vec<AbortOnDropHandle<()>>,
 }
 
 impl NatsBroker {
@@ -76,7 +80,7 @@ impl NatsBroker {
         let link = options.link;
         let consuming =
             shared(consuming.into_iter().map(|(connection, address)| (connection.living_at(&home), address)).collect());
-        futures::future::join_all(consuming.iter().map(|connection| connection.counts_since(&options.layout))).await;
+        futures::future::join_all(consuming.iter().map(|connection| connection.meet(&options.layout))).await;
         // Before anything is dated.
         clock::ask(&first, &options.layout).await.map(follow_clock);
         let first = Arc::new(first);
@@ -84,7 +88,13 @@ impl NatsBroker {
         tracing::info!(broker = options.name, lease_s = settings.lease.as_secs_f32(), "connected to the factory's broker");
         // Whoever lost a run to another has noticed by then, or asks whether its message is there.
         let window = settings.dedup_window.max(2 * settings.lease);
+        let looking = consuming.iter().filter_map(|connection| {
+            let looking = doubt::keep_looking(connection.clone(), options.layout.clone());
+            // Where renewals are sent from: no handler can hold them up.
+            Some(AbortOnDropHandle::new(home.handle()?.spawn(looking)))
+        });
         Ok(Arc::new(Self {
+            _looking: looking.collect(),
             ends: Arc::new(Ends { layout: options.layout.clone(), window }),
             consumers: Arc::new(LaneConsumers::new(options.layout.clone(), settings.clone())),
             dead: Arc::new(DeadWatch::new(counters.clone())),
@@ -158,7 +168,7 @@ impl NatsBroker {
         &self.consuming
     }
 
-    /// Sees to it that orphans of the lanes that are consumed from are swept.
+    /// Sees to it that orphans of the lanes that are consumed from are swept, and stale logs ended.
     pub(crate) fn sweep_orphans(&self) {
         self.sweeping.get_or_init(|| {
             let orphans = Orphans {
@@ -171,7 +181,10 @@ impl NatsBroker {
                 suspects: HashSet::new(),
                 names_denied: false,
             };
-            AbortOnDropHandle::new(tokio::spawn(orphans.keep_sweeping()))
+            let stale = StaleLogs { asker: self.asker().clone(), ends: self.ends.clone(), from: 1 };
+            AbortOnDropHandle::new(tokio::spawn(async {
+                tokio::join!(orphans.keep_sweeping(), stale.keep_ending());
+            }))
         });
     }
 
@@ -232,10 +245,19 @@ pub(crate) async fn round_trip(connection: &Connection, layout: &Layout) -> Resu
     carry(connection, layout, 0).await
 }
 
+/// The same, for one who waits up to `patience` for it: behind much that is on its way here it may take long, which
+/// says nothing about the link.
+pub(crate) async fn round_trip_within(connection: &Connection, layout: &Layout, patience: Duration) -> Result<()> {
+    let what = format!("DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
+    let answered = connection.ask_within(&connection.api_subject(&what), patience).await;
+    answered.map(|_| ()).map_err(|error| error.into_broker("answer a ping"))
+}
+
 /// A round trip with `bytes` on the way there. What the server thinks of them does not matter: it answers, be it that
 /// it expected none.
 async fn carry(connection: &Connection, layout: &Layout, bytes: usize) -> Result<Duration> {
-    let subject = format!("$JS.API.DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
+    let subject = format!("DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(Layout::FACTORY));
+    let subject = connection.api_subject(&subject);
     let sent = Instant::now();
     let answered = connection.ask(&subject, vec![b' '; bytes].into(), NobodyThere::AskAgain).await;
     answered.map(|_| sent.elapsed()).map_err(|error| error.into_broker("answer a ping"))

@@ -1,6 +1,6 @@
 //! Looking a factory's servers over, and the link to them: facts, for somebody else to judge.
 //!
-//! Nothing here touches a lane. What is written is one keyed record with a time to live of seconds; what is measured
+//! Nothing here is stored in a lane. What is written is one keyed record with a time to live of seconds; what is measured
 //! goes to an inbox of its own. Dropping a [`Checkup`], or a future of it, leaves nothing behind.
 
 mod account;
@@ -34,6 +34,10 @@ use crate::counters::Counters;
 use crate::exchange::{NobodyThere, Unanswered};
 use crate::layout::Layout;
 use crate::options::NatsOptions;
+use crate::setup::takers;
+
+/// How long it is waited for a second factory to answer.
+const TAKERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why something could not be found out.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +108,7 @@ impl Checkup {
             name: told.server_name,
             version: told.version,
             cluster: told.cluster,
-            domain: told.domain,
+            domain: told.domain.filter(|domain| !domain.is_empty()),
             max_payload: told.max_payload,
             stopping: told.lame_duck_mode,
         }
@@ -125,6 +129,17 @@ impl Checkup {
         }
     }
 
+    /// How many factories store a job that is published here. More than one is a fault: each runs it. 0 where that cannot
+    /// be told.
+    pub async fn factories(&self) -> usize {
+        takers(&self.connection, &self.options.layout, 2, TAKERS_WITHIN).await
+    }
+
+    /// The JetStream domain that is configured.
+    pub fn domain(&self) -> Option<&str> {
+        self.options.domain.as_deref()
+    }
+
     /// Ends the connection.
     pub async fn close(self) {
         self.connection.close().await;
@@ -133,13 +148,13 @@ impl Checkup {
     /// The subject at which the record called `key` is asked for.
     fn record_request(&self, key: &str) -> String {
         let layout = &self.options.layout;
-        format!("$JS.API.DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(key))
+        self.connection.api_subject(&format!("DIRECT.GET.{}.{}", layout.state_stream, layout.record_subject(key)))
     }
 
     /// Asks JetStream `subject` (without `$JS.API.`), once.
     async fn api(&self, subject: &str, request: &Value) -> Result<Value, CheckupError> {
         let answer = self.connection.api_at_once(subject, request, NobodyThere::Fail).await;
-        answer.map_err(|error| self.untold(&format!("$JS.API.{subject}"), error))
+        answer.map_err(|error| self.untold(&self.connection.api_subject(subject), error))
     }
 
     /// Asks `subject`, once.
@@ -159,13 +174,14 @@ impl Checkup {
         let last = || subject.rsplit('.').next().unwrap_or(subject).to_owned();
         match error {
             ApiError::Unanswered(Unanswered::Denied(said)) => self.denied(subject, &said),
-            ApiError::Unanswered(Unanswered::NobodyThere) if subject.starts_with("$JS.API.") => {
+            ApiError::Unanswered(Unanswered::NobodyThere) if subject.starts_with(&self.connection.api_subject("")) => {
                 CheckupError::Missing("JetStream".into())
             }
             ApiError::Unanswered(Unanswered::NobodyThere) => CheckupError::Missing(subject.into()),
             error => match error.code() {
                 Some(code::NO_STREAM) => {
-                    CheckupError::Missing(format!("stream {}", subject.split('.').nth(4).unwrap_or(subject)))
+                    let asked = subject.strip_prefix(&self.connection.api_subject("")).unwrap_or(subject);
+                    CheckupError::Missing(format!("stream {}", asked.split('.').nth(2).unwrap_or(asked)))
                 }
                 Some(code::NO_CONSUMER) => CheckupError::Missing(format!("consumer {}", last())),
                 Some(code::NOT_ENABLED | code::NOT_FOR_ACCOUNT) => CheckupError::Missing("JetStream".into()),

@@ -78,6 +78,43 @@ pub enum ConnectError {
         /// The server.
         address: String,
     },
+    /// No JetStream of the domain that is configured can be reached.
+    #[error(
+        "no JetStream of domain `{domain}` answers at {address}{}: correct broker.domain, or see whether the link of the leaf \
+         node to its hub stands",
+        whose(.own.as_deref())
+    )]
+    NoDomain {
+        /// The server.
+        address: String,
+        /// The domain that is configured.
+        domain: String,
+        /// The server's own domain.
+        own: Option<String>,
+    },
+    /// There is no factory, and the server is in a JetStream domain that nobody has named: a factory there would most
+    /// likely be a second one.
+    #[error(
+        "{address} is in JetStream domain `{domain}`, which has no factory: set broker.domain to the domain that has it, or, to \
+         set up a factory of its own there, run `wf broker setup --broker-domain {domain}`"
+    )]
+    OtherDomain {
+        /// The server.
+        address: String,
+        /// Its domain.
+        domain: String,
+    },
+    /// There is no factory in this JetStream, but one of the same prefix in another that takes the same subjects.
+    #[error(
+        "another JetStream that {address} is linked to has a factory already, in its stream {stream}: a second one would store \
+         and run every job again. Set broker.domain to the domain of that factory, or give this one another broker.prefix"
+    )]
+    SecondFactory {
+        /// The server.
+        address: String,
+        /// The stream that takes the jobs there.
+        stream: String,
+    },
     /// The factory's layout is not there.
     #[error("the broker is not set up ({missing} is missing): run `wf broker setup` once")]
     NotSetUp {
@@ -102,7 +139,8 @@ impl ConnectError {
     /// Whether it may work later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            // The link to the hub may come back.
+            Self::Unreachable { .. } | Self::NoDomain { .. } => true,
             // What is not allowed, or cannot be read, stays so.
             Self::Unusable { source, .. } => {
                 source.downcast_ref().is_none_or(ApiError::is_retryable) && !source.is::<serde_json::Error>()
@@ -110,6 +148,10 @@ impl ConnectError {
             _ => false,
         }
     }
+}
+
+fn whose(domain: Option<&str>) -> String {
+    domain.map_or_else(String::new, |domain| format!(", whose own is `{domain}`"))
 }
 
 fn listed(tried: &[Tried]) -> String {
@@ -265,7 +307,8 @@ async fn opened(
     let exchange = Exchange::new(client.clone(), link.clone(), request_timeout, resend_after, counters.clone());
     let exchange = exchange.await.map_err(|error| unusable(Box::new(error)))?;
     link.attach(client.clone());
-    Ok((Connection::new(client, link, exchange, counters.clone()), address))
+    let connection = Connection::new(client, link, exchange, counters.clone());
+    Ok((connection.in_domain(options.domain.as_deref()), address))
 }
 
 fn new_enough(version: &str) -> bool {

@@ -23,6 +23,8 @@ pub(crate) struct Connection {
     pub(crate) uptime: Uptime,
     /// The broker's, over all its connections.
     pub(crate) acked: Arc<AckedLately>,
+    /// The JetStream domain whose API is asked; `None` for that of the server at the other end.
+    domain: Option<Arc<str>>,
     link: Arc<Link>,
     /// The thread it lives on, if it has one of its own.
     home: Option<Arc<Home>>,
@@ -44,6 +46,7 @@ impl Connection {
             counters,
             uptime: Uptime::default(),
             acked: Arc::default(),
+            domain: None,
             link,
             home: None,
             unanswered: AtomicUsize::new(0),
@@ -54,6 +57,39 @@ impl Connection {
     pub(crate) fn sharing(mut self, acked: &Arc<AckedLately>) -> Self {
         self.acked = acked.clone();
         self
+    }
+
+    /// The same, asking the JetStream of `domain`.
+    pub(crate) fn in_domain(mut self, domain: Option<&str>) -> Self {
+        self.domain = domain.map(Into::into);
+        self
+    }
+
+    /// The JetStream domain that is asked, if one was configured.
+    pub(crate) fn domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
+    /// The JetStream domain of the server at the other end, if it has one.
+    pub(crate) fn own_domain(&self) -> Option<String> {
+        self.client.server_info().domain.filter(|domain| !domain.is_empty())
+    }
+
+    /// Where JetStream's API is asked `what`.
+    pub(crate) fn api_subject(&self, what: &str) -> String {
+        match &self.domain {
+            Some(domain) => format!("$JS.{domain}.API.{what}"),
+            None => format!("$JS.API.{what}"),
+        }
+    }
+
+    /// Where a message for `subject` is published. Keyed records do not pass from one domain to another by their own
+    /// subjects, but by the API's.
+    pub(crate) fn publish_subject(&self, subject: &str) -> String {
+        match &self.domain {
+            Some(_) if subject.starts_with("$KV.") => self.api_subject(subject),
+            _ => subject.to_owned(),
+        }
     }
 
     /// The same, keeping the thread that it lives on.
@@ -94,6 +130,12 @@ impl Connection {
         self.exchange.ask(part(subject, None, payload), nobody).await
     }
 
+    /// Asks `subject`, and waits up to `patience` for the answer.
+    pub(crate) async fn ask_within(&self, subject: &str, patience: Duration) -> Result<Answered, Unanswered> {
+        self.counters.requested.add(1);
+        self.exchange.ask_within(part(subject, None, Bytes::new()), patience).await
+    }
+
     /// Asks `subject` for many messages; what the caller waits for.
     pub(crate) async fn ask_for_many(&self, subject: &str, payload: Bytes) -> Result<Answered, Unanswered> {
         self.counters.requested.add(1);
@@ -103,7 +145,7 @@ impl Connection {
     /// Waits until everything that was settled over this connection so far is confirmed, for `patience` at most:
     /// whether it is.
     pub(crate) async fn settled(&self, patience: Duration) -> bool {
-        tokio::time::timeout(patience, self.exchange.settled()).await.is_ok()
+        tokio::time::timeout(patience, self.exchange.settled()).await.unwrap_or(false)
     }
 
     /// What the server refuses from now on.

@@ -10,7 +10,7 @@ use wf_schema::{BatchId, Lane, Millis, RunId};
 use crate::api::number;
 use crate::broker::NatsBroker;
 use crate::connection::Connection;
-use crate::exchange::Unanswered;
+use crate::exchange::{About, Unanswered};
 use crate::layout::Layout;
 use crate::lease::{Ends, NatsLease};
 use crate::pull::Leg;
@@ -65,8 +65,14 @@ impl Consume for NatsBroker {
     }
 }
 
-/// The delivery that `message` is, if it is one.
-pub(crate) fn delivery(ends: &Arc<Ends>, lane: &Lane, connection: &Arc<Connection>, message: Message) -> Option<Delivery> {
+/// The delivery that `message` is, if it is one; it came in this `generation` of the connection's link, or later.
+pub(crate) fn delivery(
+    ends: &Arc<Ends>,
+    lane: &Lane,
+    connection: &Arc<Connection>,
+    generation: u64,
+    message: Message,
+) -> Option<Delivery> {
     let layout = &ends.layout;
     let reply = message.reply.clone()?;
     let origin = Origin::of(&reply)?;
@@ -99,7 +105,7 @@ pub(crate) fn delivery(ends: &Arc<Ends>, lane: &Lane, connection: &Arc<Connectio
         fallback_id,
         stored_at: origin.stored_at(),
         fired,
-        lease: Arc::new(NatsLease::new(connection.clone(), reply, origin, ends.clone())),
+        lease: Arc::new(NatsLease::new(connection.clone(), reply, About { origin, generation }, ends.clone())),
     })
 }
 

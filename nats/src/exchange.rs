@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
+pub(crate) use self::table::{About, Doubt};
 use self::table::{Answer, Pending, Table};
 use crate::counters::Counters;
 use crate::link::{Link, Refusal};
@@ -96,6 +97,8 @@ struct Shared {
     work: Notify,
     /// Something was settled.
     confirmed: Notify,
+    /// Something is to be looked up before it is sent.
+    doubted: Notify,
     /// How many questions in a row were not answered in time, with no answer to any other in between.
     unheard: AtomicU32,
     counters: Arc<Counters>,
@@ -124,6 +127,7 @@ impl Exchange {
             table: Mutex::new(Table::new(resend_after)),
             work: Notify::new(),
             confirmed: Notify::new(),
+            doubted: Notify::new(),
             unheard: AtomicU32::new(0),
             counters,
         });
@@ -151,35 +155,54 @@ impl Exchange {
         self.asked(Pending::new(ahead, last, NobodyThere::AskAgain, Answer::One(answer)), answered).await
     }
 
+    /// Sends `part` and waits up to `patience` for its answer, which may be long on its way: that it does not come says
+    /// nothing about the link.
+    pub(crate) async fn ask_within(&self, part: Part, patience: Duration) -> Result<Answered, Unanswered> {
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::One(answer));
+        self.asked_within(pending, answered, patience, || ()).await
+    }
+
     async fn asked(
         &self,
         pending: Pending,
         answered: oneshot::Receiver<Result<Answered, Unanswered>>,
     ) -> Result<Answered, Unanswered> {
+        self.asked_within(pending, answered, self.shared.timeout, || self.shared.heard_nothing()).await
+    }
+
+    async fn asked_within(
+        &self,
+        pending: Pending,
+        answered: oneshot::Receiver<Result<Answered, Unanswered>>,
+        patience: Duration,
+        unheard: impl FnOnce(),
+    ) -> Result<Answered, Unanswered> {
         let id = self.shared.table.lock().add(pending)?;
         // Whoever stops waiting also takes the question out of the table: it is the caller's to ask again.
         let _forget = Forget { shared: &self.shared, id };
         self.shared.work.notify_one();
-        match tokio::time::timeout(self.shared.timeout, answered).await {
+        match tokio::time::timeout(patience, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Unanswered::Closed),
-            Err(_) if !self.shared.link.watch().borrow().up => Err(Unanswered::Down(self.shared.timeout)),
+            Err(_) if !self.shared.link.watch().borrow().up => Err(Unanswered::Down(patience)),
             Err(_) => {
-                self.shared.heard_nothing();
+                unheard();
                 let nobody = self.shared.table.lock().nobody_was_there(id);
-                Err(if nobody { Unanswered::NobodyThere } else { Unanswered::TimedOut(self.shared.timeout) })
+                Err(if nobody { Unanswered::NobodyThere } else { Unanswered::TimedOut(patience) })
             }
         }
     }
 
     /// Sends `payload` to `subject`, again and again until it is confirmed, and then stores `then`, if there is such, in
     /// the same way. Waits for nothing.
-    pub(crate) fn settle(&self, subject: Subject, payload: Bytes, then: Option<Part>) {
+    pub(crate) fn settle(&self, subject: Subject, payload: Bytes, about: About, then: Option<Part>) {
         let part = Part { subject, headers: None, payload };
         // A closed connection settles nothing more: what it held comes again when its lease is over.
         let mut table = self.shared.table.lock();
         let gathered = table.gathers_until(Instant::now()).is_some();
-        let added = table.add(Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle).then(then)).is_ok();
+        let settling = Pending::new(Vec::new(), part, NobodyThere::AskAgain, Answer::Settle);
+        let added = table.add(settling.about(about).then(then)).is_ok();
         // One among those that wait for more changes nothing.
         if added && !(gathered && table.gathers_until(Instant::now()).is_some()) {
             drop(table);
@@ -188,13 +211,51 @@ impl Exchange {
     }
 
     /// Sends `payload` to `subject` once, if the link is up. Waits for nothing.
-    pub(crate) fn tell(&self, subject: Subject, payload: Bytes) {
+    pub(crate) fn tell(&self, subject: Subject, payload: Bytes, about: About) {
         if self.shared.link.watch().borrow().up {
             let part = Part { subject, headers: None, payload };
-            if self.shared.table.lock().add(Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::None)).is_ok() {
+            let telling = Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::None).about(about);
+            if self.shared.table.lock().add(telling).is_ok() {
                 self.shared.work.notify_one();
             }
         }
+    }
+
+    /// What waits until its message was looked up, as soon as there is something; and the
+    /// generation of the link.
+    pub(crate) async fn doubts(&self) -> (Vec<Doubt>, u64) {
+        loop {
+            let doubted = self.shared.doubted.notified();
+            tokio::pin!(doubted);
+            // Listening starts before looking.
+            doubted.as_mut().enable();
+            let (doubts, generation) = {
+                let table = self.shared.table.lock();
+                (table.doubts(), table.generation())
+            };
+            if !doubts.is_empty() {
+                return (doubts, generation);
+            }
+            doubted.await;
+        }
+    }
+
+    /// The message of `doubt` was looked up in `generation`: whether it is still stored.
+    pub(crate) fn looked_up(&self, doubt: Doubt, generation: u64, stored: bool) {
+        let ended = {
+            let mut table = self.shared.table.lock();
+            match stored {
+                true => {
+                    table.is_stored(doubt, generation);
+                    false
+                }
+                false => table.is_gone(doubt, generation),
+            }
+        };
+        if ended {
+            self.shared.confirmed.notify_waiters();
+        }
+        self.shared.work.notify_one();
     }
 
     /// How many settlements, sent to a subject that has `part` in it, the server ignores. They are sent
@@ -213,10 +274,12 @@ impl Exchange {
         self.until(|table| table.unsettled() < most).await;
     }
 
-    /// Waits until everything that was settled so far is confirmed.
-    pub(crate) async fn settled(&self) {
+    /// Waits until everything that was settled so far has ended: whether all of it was confirmed, since this was last
+    /// asked.
+    pub(crate) async fn settled(&self) -> bool {
         let mark = self.shared.table.lock().mark();
         self.until(|table| table.settled_before(mark)).await;
+        self.shared.table.lock().take_lost() == 0
     }
 
     async fn until(&self, done: impl Fn(&Table) -> bool) {
@@ -381,10 +444,15 @@ async fn write(shared: Arc<Shared>) {
             let (mut table, now) = (shared.table.lock(), Instant::now());
             table.at_generation(state.generation);
             table.send_due(now);
-            match table.gathers_until(now) {
+            let doubts = table.doubt_count();
+            let next = match table.gathers_until(now) {
                 Some(until) => (None, table.has_timed(), until - now),
                 None => (table.next(now), table.has_timed(), TICK),
+            };
+            if table.doubt_count() > doubts {
+                shared.doubted.notify_waiters();
             }
+            next
         };
         if let Some(next) = next {
             if next.again {

@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use bytes::Bytes;
-use serde_json::{Value, json};
-use wf_broker::{BoxFuture, Lease, LogEnd, Result};
+use wf_broker::{BoxFuture, Lease, LogEnd};
 
-use crate::api::code;
 use crate::connection::Connection;
-use crate::consume::{Origin, nanos};
-use crate::exchange::{ACK, NobodyThere, Part};
+use crate::doubt::is_stored;
+use crate::exchange::{ACK, About, Part};
 use crate::layout::Layout;
 use crate::outcome_log::end_of;
 
@@ -22,7 +20,7 @@ pub(crate) struct NatsLease {
     connection: Arc<Connection>,
     /// Where JetStream hears of this delivery.
     reply: Subject,
-    origin: Origin,
+    about: About,
     /// What ends of logs are made with.
     ends: Arc<Ends>,
     settled: AtomicBool,
@@ -36,8 +34,8 @@ pub(crate) struct Ends {
 }
 
 impl NatsLease {
-    pub(crate) fn new(connection: Arc<Connection>, reply: Subject, origin: Origin, ends: Arc<Ends>) -> Self {
-        Self { connection, reply, origin, ends, settled: AtomicBool::new(false) }
+    pub(crate) fn new(connection: Arc<Connection>, reply: Subject, about: About, ends: Arc<Ends>) -> Self {
+        Self { connection, reply, about, ends, settled: AtomicBool::new(false) }
     }
 
     /// Settles it, if it was not before, and stores `then` once that is confirmed: whether it was not.
@@ -45,23 +43,9 @@ impl NatsLease {
         let first = !self.settled.swap(true, Ordering::AcqRel);
         if first {
             self.connection.counters.settled.add(1);
-            self.connection.exchange.settle(self.reply.clone(), how, then);
+            self.connection.exchange.settle(self.reply.clone(), how, self.about, then);
         }
         first
-    }
-
-    /// Asks the leader of the stream: a replica may still have what is gone.
-    async fn is_stored(&self) -> Result<bool> {
-        const WHAT: &str = "look for a message";
-        let Layout { jobs, later, .. } = &self.ends.layout;
-        let stream = if self.origin.later { later } else { jobs };
-        let request = json!({ "seq": self.origin.sequence });
-        let subject = format!("STREAM.MSG.GET.{stream}");
-        match self.connection.api_at_once::<Value>(&subject, &request, NobodyThere::AskAgain).await {
-            Ok(found) => Ok(found["message"]["time"].as_str().and_then(nanos) == Some(self.origin.stored_nanos)),
-            Err(error) if matches!(error.code(), Some(code::NO_MESSAGE | code::NO_SEQUENCE | code::STORE)) => Ok(false),
-            Err(error) => Err(error.into_broker(WHAT)),
-        }
     }
 }
 
@@ -69,19 +53,22 @@ impl Lease for NatsLease {
     fn ack(&self, end: Option<LogEnd>) {
         let then = end.map(|end| end_of(&self.ends.layout, &end, self.ends.window));
         if self.settle(Bytes::from_static(ACK), then) {
-            self.connection.acked.remember(self.origin);
+            self.connection.acked.remember(self.about.origin);
         }
     }
 
     fn stored(&self) -> BoxFuture<'_, bool> {
-        Box::pin(self.is_stored())
+        Box::pin(async {
+            let stored = is_stored(&self.connection, &self.ends.layout, self.about.origin).await;
+            stored.map_err(|error| error.into_broker("look for a message"))
+        })
     }
 
     fn renew(&self) {
         // Nobody confirms a renewal: the next one comes long before the lease is over.
         if !self.settled.load(Ordering::Acquire) {
             self.connection.counters.renewed.add(1);
-            self.connection.exchange.tell(self.reply.clone(), Bytes::from_static(b"+WPI"));
+            self.connection.exchange.tell(self.reply.clone(), Bytes::from_static(b"+WPI"), self.about);
         }
     }
 

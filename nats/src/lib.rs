@@ -25,6 +25,7 @@ mod consume;
 mod control;
 mod counters;
 mod dead;
+mod doubt;
 mod exchange;
 mod factory;
 mod home;
@@ -41,6 +42,7 @@ mod records;
 mod schedule;
 mod setup;
 mod source;
+mod stale_logs;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;

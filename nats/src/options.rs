@@ -15,6 +15,7 @@ pub struct NatsOptions {
     pub(crate) layout: Layout,
     pub(crate) name: String,
     pub(crate) inbox_prefix: String,
+    pub(crate) domain: Option<String>,
     pub(crate) credentials: Option<PathBuf>,
     pub(crate) root_certificates: Option<PathBuf>,
     pub(crate) link: LinkSettings,
@@ -36,6 +37,7 @@ impl NatsOptions {
             layout: Layout::default(),
             name: "work-factory".into(),
             inbox_prefix: "_INBOX".into(),
+            domain: None,
             credentials: None,
             root_certificates: None,
             link: LinkSettings::default(),
@@ -75,6 +77,21 @@ impl NatsOptions {
         Ok(self)
     }
 
+    /// The JetStream domain that the factory is in, where servers have domains; without it, the JetStream of the server that
+    /// is connected to. 1 to 64 of `A-Z a-z 0-9 _ -`.
+    ///
+    /// # Errors
+    /// When it is not of this form.
+    pub fn domain(mut self, domain: &str) -> Result<Self, OptionsError> {
+        let fits =
+            (1..=64).contains(&domain.len()) && domain.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if !fits {
+            return Err(OptionsError::Domain(domain.chars().take(80).collect()));
+        }
+        self.domain = Some(domain.into());
+        Ok(self)
+    }
+
     /// A credentials file (JWT and seed), instead of a user in the URL.
     #[must_use]
     pub fn credentials(mut self, file: impl Into<PathBuf>) -> Self {
@@ -109,6 +126,7 @@ impl fmt::Debug for NatsOptions {
             .field("layout", &self.layout)
             .field("name", &self.name)
             .field("inbox_prefix", &self.inbox_prefix)
+            .field("domain", &self.domain)
             .field("credentials", &self.credentials)
             .field("root_certificates", &self.root_certificates)
             .field("link", &self.link)
@@ -199,6 +217,9 @@ pub enum OptionsError {
     /// A prefix that cannot be one.
     #[error("prefix `{0}` is not valid: expected 1 to 32 characters of a-z 0-9 _ -")]
     Prefix(String),
+    /// A domain that cannot be one.
+    #[error("JetStream domain `{0}` is not valid: expected 1 to 64 characters of A-Z a-z 0-9 _ -")]
+    Domain(String),
     /// An inbox prefix that cannot be one.
     #[error("inbox prefix `{0}` is not valid: expected tokens of A-Z a-z 0-9 _, joined by dots")]
     Inbox(String),
@@ -225,6 +246,10 @@ mod tests {
         for inbox in ["", ".", "a.", "a b", "a.>"] {
             assert!(options.clone().inbox_prefix(inbox).is_err(), "{inbox}");
         }
+        for domain in ["", "a.b", "a b", "*", ">"] {
+            assert!(options.clone().domain(domain).is_err(), "{domain}");
+        }
+        assert!(options.clone().domain("hub-1").is_ok());
         assert!(options.prefix("acme-2").unwrap().inbox_prefix("_INBOX.ingest").is_ok());
     }
 

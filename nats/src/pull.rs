@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use serde_json::json;
+use tokio::sync::watch;
 use wf_broker::Delivery;
-use wf_schema::{Lane, Millis};
+use wf_schema::Lane;
 
-use crate::broker::round_trip;
+use crate::broker::round_trip_within;
 use crate::connection::Connection;
 use crate::consume::{Origin, delivery};
 use crate::lane_consumers::LaneConsumers;
@@ -21,6 +22,7 @@ use crate::layout::Layout;
 use crate::lease::Ends;
 use crate::link::LinkState;
 use crate::source::Flow;
+use crate::uptime::Counted;
 
 /// Settlements that may be unconfirmed before no more is pulled over a connection: what bounds their table.
 const MAX_UNSETTLED: usize = 16_384;
@@ -28,14 +30,14 @@ const MAX_UNSETTLED: usize = 16_384;
 /// How long after its end a pull may still bring something.
 const SLACK: Duration = Duration::from_secs(5);
 
+/// A flow is busy for so long after a delivery.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// How long a busy flow that comes by way of another server may take to bring what it was asked for, when it ends.
+const FILLING: Duration = Duration::from_secs(2);
+
 /// Messages that are pulled at once because the server ignores their acknowledgements.
 const MAX_RECLAIMED: usize = 256;
-
-/// Of a leg that got no more deliveries lately none is likely to be on its way.
-const QUIET: u32 = 8;
-
-/// How long a source that was dropped waits for what is on its way to it.
-const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// One leg of a source.
 pub(crate) struct Leg {
@@ -69,25 +71,35 @@ struct Pulls {
     not_before: Option<Instant>,
     /// The consumer was found to be gone.
     gone: bool,
-    /// Delivery counts are true of messages stored later than this.
-    counts_since: Millis,
-    /// How many deliveries came since the last beat, and between the two before.
-    lately: (u32, u32),
+    /// The link's generation that they are of.
+    generation: u64,
+    /// What is known of the consumer.
+    counted: Counted,
+    /// When the last delivery came.
+    delivered: Option<Instant>,
 }
 
 impl Leg {
-    /// Pulls until the source is dropped.
+    /// Pulls until the source is stopped or dropped, and ends the flow then.
     pub(crate) async fn run(self) {
+        let (late, sure) = self.pull_on().await;
+        self.flow.leave(self.number, late, sure);
+    }
+
+    /// Pulls until the source is stopped or dropped: what still came then, and whether nothing more can come.
+    async fn pull_on(&self) -> (Vec<Delivery>, bool) {
         let mut link = self.connection.watch();
         loop {
             let state = *link.borrow_and_update();
             if state.closed {
-                return self.flow.fail(crate::exchange::Unanswered::Closed.into_broker("deliver"));
+                self.flow.fail(crate::exchange::Unanswered::Closed.into_broker("deliver"));
+                return (Vec::new(), false);
             }
             if !state.up {
                 tokio::select! {
                     _ = link.changed() => continue,
-                    () = self.flow.stop.cancelled() => return self.release_untaken(Vec::new()),
+                    // The server may not know that the connection is lost, and send on.
+                    () = self.flow.stop.cancelled() => return (Vec::new(), false),
                 }
             }
             // Under an inbox of its own: what an earlier one has asked for finds nobody there, and does not come twice.
@@ -95,7 +107,7 @@ impl Leg {
             let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
             self.flow.at_most(self.number, 0);
             self.flow.pulling(self.number, 0);
-            let counts_since = self.connection.counts_since(&self.ends.layout).await;
+            let counted = self.connection.counted(&self.ends.layout, &self.stream, &self.lane).await;
             let pulls = Pulls {
                 answers,
                 inbox,
@@ -106,17 +118,19 @@ impl Leg {
                 heard: false,
                 not_before: None,
                 gone: false,
-                counts_since,
-                lately: (0, 0),
+                generation: state.generation,
+                counted,
+                delivered: None,
             };
-            if self.flow.stop.is_cancelled() || !self.pull(pulls, &mut link, state.generation).await {
-                return;
+            if let Some(ended) = self.pull(pulls, &mut link).await {
+                return ended;
             }
         }
     }
 
-    /// Pulls until it has to begin anew (true) or the source was dropped (false).
-    async fn pull(&self, mut pulls: Pulls, link: &mut tokio::sync::watch::Receiver<LinkState>, generation: u64) -> bool {
+    /// Pulls until it has to begin anew (`None`), or until the source was stopped and the flow ended: see
+    /// [`Leg::pull_on`].
+    async fn pull(&self, mut pulls: Pulls, link: &mut watch::Receiver<LinkState>) -> Option<(Vec<Delivery>, bool)> {
         let (mut more, mut anew) = (self.flow.more(), self.flow.anew());
         let mut beat = tokio::time::interval(self.heartbeat.min(self.lease / 3).max(Duration::from_millis(50)));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -129,7 +143,7 @@ impl Leg {
                         pulls.gone = false;
                         // The new one knows nothing of what the old one had delivered.
                         let made = self.consumers.made_at(&self.connection, &self.stream, &self.lane).await;
-                        pulls.counts_since = pulls.counts_since.max(made);
+                        pulls.counted.since = pulls.counted.since.max(made);
                     }
                     Err(error) if error.is_retryable() => pulls.wait_a_little(),
                     Err(error) => {
@@ -144,28 +158,24 @@ impl Leg {
                 biased;
                 answer = pulls.answers.next() => match answer {
                     Some(message) => self.take(&mut pulls, message),
-                    None => return true,
+                    None => return None,
                 },
-                () = self.flow.stop.cancelled() => {
-                    self.end(pulls).await;
-                    return false;
-                }
+                () = self.flow.stop.cancelled() => return Some(self.end(pulls, link).await),
                 _ = link.changed() => {
                     let state = *link.borrow_and_update();
-                    if state.generation != generation || state.closed {
-                        return true;
+                    if state.generation != pulls.generation || state.closed {
+                        return None;
                     }
                 }
                 _ = anew.changed() => {
                     self.connection.renew();
-                    return true;
+                    return None;
                 }
                 _ = more.changed() => {}
                 // Or the next pull after a refusal would wait for a beat, and jobs with it.
                 () = until(pulls.not_before), if pulls.not_before.is_some_and(|until| until > Instant::now()) => {}
                 () = self.connection.exchange.unsettled_below(MAX_UNSETTLED), if self.connection.exchange.unsettled() >= MAX_UNSETTLED => {}
                 _ = beat.tick() => {
-                    pulls.lately = (0, pulls.lately.0);
                     if renewed.elapsed() >= self.lease / 3 {
                         renewed = Instant::now();
                         // What nobody has taken yet is owned all the same.
@@ -179,7 +189,7 @@ impl Leg {
                             // Nor did the ones before help: the server may be cut off from those it pulls from.
                             self.connection.renew();
                         }
-                        return true;
+                        return None;
                     }
                 }
             }
@@ -234,7 +244,8 @@ impl Leg {
         let reply = format!("{}.{}", pulls.inbox, pulls.next);
         pulls.next += 1;
         self.connection.counters.pulled.add(1);
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
+        let subject = format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
+        let subject = self.connection.api_subject(&subject);
         // A pull that could not be sent is as good as lost: the silence is noticed.
         self.connection.client.publish_with_reply(subject, reply, pull.to_string().into()).await.is_ok()
     }
@@ -245,32 +256,41 @@ impl Leg {
         if message.status.is_some() {
             return self.heard(pulls, &message);
         }
-        let origin = message.reply.as_deref().and_then(Origin::of);
-        let Some(delivery) = self.owned(message, pulls.counts_since) else { return };
-        pulls.brought_one();
-        self.flow.pulling(self.number, pulls.open.len());
-        if delivery.delivered > 1 && origin.is_some_and(|origin| self.connection.acked.knows(origin)) {
-            // The server has forgotten that it was acknowledged here.
-            delivery.lease.ack(None);
-            self.flow.ended(self.number, 1, false);
-        } else {
-            pulls.lately.0 += 1;
-            self.flow.arrived(self.number, delivery);
+        match self.owned(message, pulls) {
+            Came::Other => {}
+            Came::Acked => {
+                pulls.brought_one();
+                self.flow.pulling(self.number, pulls.open.len());
+                self.flow.ended(self.number, 1, false);
+            }
+            Came::Delivery(delivery) => {
+                pulls.delivered = Some(pulls.last_heard);
+                pulls.brought_one();
+                self.flow.pulling(self.number, pulls.open.len());
+                self.flow.arrived(self.number, delivery);
+            }
         }
     }
 
-    /// The delivery that `message` is, if it is one.
-    fn owned(&self, message: Message, counts_since: Millis) -> Option<Delivery> {
+    /// What `message` is.
+    fn owned(&self, message: Message, pulls: &Pulls) -> Came {
         if message.status.is_some() {
-            return None;
+            return Came::Other;
         }
+        let origin = message.reply.as_deref().and_then(Origin::of);
         self.connection.counters.delivered.add(1);
         self.connection.counters.delivered_bytes.add(message.payload.len() as u64);
-        let mut delivery = delivery(&self.ends, &self.lane, &self.connection, message)?;
-        if delivery.stored_at <= counts_since {
+        let delivery = delivery(&self.ends, &self.lane, &self.connection, pulls.generation, message);
+        let Some(mut delivery) = delivery else { return Came::Other };
+        if delivery.stored_at <= pulls.counted.since {
             delivery.delivered = delivery.delivered.max(2);
         }
-        Some(delivery)
+        if delivery.delivered > 1 && origin.is_some_and(|origin| self.connection.acked.knows(origin)) {
+            // The server has forgotten that it was acknowledged here.
+            delivery.lease.ack(None);
+            return Came::Acked;
+        }
+        Came::Delivery(delivery)
     }
 
     fn heard(&self, pulls: &mut Pulls, message: &Message) {
@@ -320,39 +340,89 @@ impl Leg {
         self.flow.at_most(self.number, pulls.sent.iter().map(|(_, messages, _)| messages).sum());
     }
 
-    /// The source was dropped: nothing more is to come, and what has come is released.
-    async fn end(&self, mut pulls: Pulls) {
+    /// Ends the flow: what still came, and whether nothing more can come.
+    ///
+    /// The server is told first that nobody listens any more, and this side listens on until a round trip is over. What
+    /// the server sent before it heard that comes before its answer; what it tried to send afterwards finds nobody, and
+    /// goes back into the lane at once, not counted as delivered.
+    ///
+    /// Where deliveries come by way of another server, which hears it first and drops what comes for nobody, a busy flow
+    /// is first given some time to bring all that it was asked for. What is between the two servers after that waits
+    /// for its lease.
+    async fn end(&self, mut pulls: Pulls, link: &mut watch::Receiver<LinkState>) -> (Vec<Delivery>, bool) {
         let mut late = Vec::new();
-        let since = pulls.counts_since;
-        // What the server has sent until now comes before its answer to this. In a busy flow that is much, and
-        // waiting for it spares those messages from waiting for the end of their lease. In a quiet one it is nothing,
-        // and a message that came meanwhile would only be delivered once more than it need be.
-        if pulls.lately.0 + pulls.lately.1 > QUIET {
-            let answered = tokio::time::timeout(LAST_WAIT, round_trip(&self.connection, &self.ends.layout));
-            tokio::pin!(answered);
-            loop {
-                tokio::select! {
-                    biased;
-                    message = pulls.answers.next() => match message {
-                        Some(message) => late.extend(self.owned(message, since)),
-                        None => break,
-                    },
-                    _ = &mut answered => break,
+        if pulls.sent.is_empty() {
+            // It asks for nothing, and all that it asked for has come.
+            return (late, true);
+        }
+        let busy = pulls.delivered.is_some_and(|at| at.elapsed() < BUSY);
+        if busy && !pulls.counted.direct {
+            let filled = async {
+                while self.flow.asked(self.number) > 0
+                    && let Some(message) = pulls.answers.next().await
+                {
+                    self.take(&mut pulls, message);
+                }
+            };
+            // Not in time is as usual as in time: it goes on either way.
+            tokio::time::timeout(FILLING, filled).await.ok();
+        }
+        if lose_interest(&mut pulls.answers).await.is_err() {
+            return (late, false);
+        }
+        // As long as what came first is owned. The answer waits behind deliveries, on a slow link for long.
+        let patience = self.lease / 2;
+        let answered = round_trip_within(&self.connection, &self.ends.layout, patience);
+        tokio::pin!(answered);
+        let sure = loop {
+            tokio::select! {
+                biased;
+                message = pulls.answers.next() => match message {
+                    Some(message) => late.extend(self.owned(message, &pulls).delivery()),
+                    None => break false,
+                },
+                answer = &mut answered => break answer.is_ok(),
+                _ = link.changed() => {
+                    let state = *link.borrow_and_update();
+                    if state.generation != pulls.generation || !state.up {
+                        break false;
+                    }
                 }
             }
+        };
+        // The answer came by another way than the deliveries before it, which are all here now.
+        while let Some(Some(message)) = pulls.answers.next().now_or_never() {
+            late.extend(self.owned(message, &pulls).delivery());
         }
-        // Before the release: what is released could come right back.
-        pulls.answers.unsubscribe().await.ok();
-        while let Some(message) = pulls.answers.next().await {
-            late.extend(self.owned(message, since));
-        }
-        self.release_untaken(late);
+        (late, sure)
     }
+}
 
-    fn release_untaken(&self, late: Vec<Delivery>) {
-        let untaken = self.flow.take_untaken(self.number);
-        untaken.iter().chain(&late).for_each(|delivery| delivery.lease.release(Duration::ZERO));
+/// What has come.
+enum Came {
+    Delivery(Delivery),
+    /// A delivery of what was acknowledged already, and is once more.
+    Acked,
+    Other,
+}
+
+impl Came {
+    fn delivery(self) -> Option<Delivery> {
+        match self {
+            Self::Delivery(delivery) => Some(delivery),
+            Self::Acked | Self::Other => None,
+        }
     }
+}
+
+/// Tells the server that nobody listens any more, and listens on.
+///
+/// The client's own ways to do this stop listening at once or as soon as anything else happens (`unsubscribe`,
+/// `drain`), and lose what is on its way. The server, asked to unsubscribe after more messages than it can count (it
+/// reads nine digits), unsubscribes at once; the client counts up to there. The test
+/// `what_is_on_its_way_when_a_source_stops_is_released` fails if a server ever takes that differently.
+async fn lose_interest(answers: &mut Subscriber) -> Result<(), async_nats::UnsubscribeError> {
+    answers.unsubscribe_after(u64::MAX).await
 }
 
 impl Pulls {

@@ -1,5 +1,6 @@
 //! Making the layout: the one place that makes streams. Nodes only bind to them.
 
+mod second;
 mod streams;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use wf_broker::Cause;
 use wf_schema::Lane;
 
+pub(crate) use self::second::takers;
 pub(crate) use self::streams::streams;
 use crate::api::{ApiError, code};
 use crate::connect::{ConnectError, connect};
@@ -70,6 +72,9 @@ pub enum SetupError {
     /// The broker could not be connected to.
     #[error("the broker cannot be set up, for it could not be connected to")]
     Connect(#[from] ConnectError),
+    /// A factory would be made where most likely nobody means one.
+    #[error(transparent)]
+    Unmeant(ConnectError),
     /// Settings that cannot be.
     #[error("impossible setting: {0}")]
     Impossible(String),
@@ -93,7 +98,7 @@ impl SetupError {
         match self {
             Self::Connect(error) => error.is_retryable(),
             Self::Failed { source, .. } => source.downcast_ref().is_some_and(ApiError::is_retryable),
-            Self::Impossible(_) | Self::Differs(_) => false,
+            Self::Unmeant(_) | Self::Impossible(_) | Self::Differs(_) => false,
         }
     }
 
@@ -116,11 +121,11 @@ pub async fn setup(
         return Err(SetupError::Impossible(wrong));
     }
     let (connection, address) = open(options).await?;
-    enabled(&connection, &options.layout, address).await?;
-    let made = make(&connection, &options.layout, settings, on_difference).await;
+    enabled(&connection, &options.layout, address.clone()).await?;
+    let made = make(&connection, &options.layout, settings, on_difference, address).await;
     if made.is_ok() {
         // The sooner the server is known, the more delivery counts are.
-        connection.counts_since(&options.layout).await;
+        connection.meet(&options.layout).await;
     }
     connection.close().await;
     made
@@ -151,7 +156,10 @@ async fn open(options: &NatsOptions) -> Result<(Connection, String), ConnectErro
 
 /// The settings of the factory that is set up behind `connection`.
 pub(crate) async fn bind(connection: &Connection, layout: &Layout, address: String) -> Result<FactorySettings, ConnectError> {
-    let not_set_up = |missing: &str| ConnectError::NotSetUp { missing: missing.into() };
+    let not_set_up = |missing: &str| match unnamed_domain(connection) {
+        Some(domain) => ConnectError::OtherDomain { address: address.clone(), domain },
+        None => ConnectError::NotSetUp { missing: missing.into() },
+    };
     if !enabled(connection, layout, address.clone()).await? {
         return Err(not_set_up(&format!("stream {}", layout.state_stream)));
     }
@@ -166,7 +174,10 @@ async fn enabled(connection: &Connection, layout: &Layout, address: String) -> R
     let info = format!("STREAM.INFO.{}", layout.state_stream);
     match connection.api_at_once::<Value>(&info, &json!({}), NobodyThere::Fail).await {
         Ok(_) => Ok(true),
-        Err(ApiError::Unanswered(Unanswered::NobodyThere)) => Err(ConnectError::NoJetStream { address }),
+        Err(ApiError::Unanswered(Unanswered::NobodyThere)) => Err(match connection.domain() {
+            Some(domain) => ConnectError::NoDomain { address, domain: domain.into(), own: connection.own_domain() },
+            None => ConnectError::NoJetStream { address },
+        }),
         Err(error) => match error.code() {
             Some(code::NO_STREAM) => Ok(false),
             Some(code::NOT_ENABLED | code::NOT_FOR_ACCOUNT) => Err(ConnectError::NoJetStream { address }),
@@ -175,11 +186,17 @@ async fn enabled(connection: &Connection, layout: &Layout, address: String) -> R
     }
 }
 
+/// The domain of the server at the other end, if it has one that was not configured: jobs may be meant for another.
+fn unnamed_domain(connection: &Connection) -> Option<String> {
+    connection.own_domain().filter(|_| connection.domain().is_none())
+}
+
 async fn make(
     connection: &Connection,
     layout: &Layout,
     settings: &FactorySettings,
     on_difference: OnDifference,
+    address: String,
 ) -> Result<SetupReport, SetupError> {
     let streams = streams(layout, settings);
     let mut differences = Vec::new();
@@ -218,6 +235,9 @@ async fn make(
         return Err(SetupError::Differs(differences));
     }
 
+    if to_make.iter().any(|config| name(config) == layout.jobs) {
+        second::refuse(connection, layout, address).await?;
+    }
     for config in to_make {
         let name = name(config);
         match connection.api::<Value>(&format!("STREAM.CREATE.{name}"), config).await {

@@ -47,8 +47,10 @@ pub(crate) struct Flow {
     more: watch::Sender<()>,
     /// All that was asked for is to be asked for anew.
     anew: watch::Sender<()>,
-    /// The source was dropped.
+    /// The source was stopped or dropped.
     pub(crate) stop: CancellationToken,
+    /// All legs have ended, and what came and was not taken is released.
+    over: CancellationToken,
 }
 
 /// The flows of a broker object: what it asks of each lane itself.
@@ -93,6 +95,18 @@ struct State {
     /// The credit was withdrawn, and there is none anew.
     withdrawn: bool,
     failed: Option<BrokerError>,
+    end: End,
+}
+
+/// How the legs of a flow ended.
+#[derive(Clone, Copy, Default)]
+struct End {
+    /// How many have.
+    legs: usize,
+    /// Some of them could not make sure that nothing more is on its way to them.
+    unsure: bool,
+    /// Deliveries that came, were not taken, and were released.
+    released: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -119,11 +133,13 @@ impl Flow {
                 typical: None,
                 withdrawn: false,
                 failed: None,
+                end: End::default(),
             }),
             arrived: Notify::new(),
             more: watch::Sender::new(()),
             anew: watch::Sender::new(()),
             stop: CancellationToken::new(),
+            over: CancellationToken::new(),
         }
     }
 
@@ -226,14 +242,41 @@ impl Flow {
         self.state.lock().waiting.iter().filter(|(from, _)| *from == leg).map(|(_, delivery)| delivery.clone()).collect()
     }
 
-    /// The same, taken out.
-    pub(crate) fn take_untaken(&self, leg: usize) -> Vec<Delivery> {
+    /// `leg` has ended; `late` is what still came to it, and `sure` says whether nothing more can. The last one out
+    /// releases everything that was not taken: before that, it could come right back to another leg.
+    pub(crate) fn leave(&self, leg: usize, late: Vec<Delivery>, sure: bool) {
         let mut state = self.state.lock();
-        let (of_leg, others) = std::mem::take(&mut state.waiting).into_iter().partition(|(from, _)| *from == leg);
-        state.waiting = others;
-        let of_leg: VecDeque<(usize, Delivery)> = of_leg;
-        of_leg.into_iter().map(|(_, delivery)| delivery).collect()
+        state.waiting.extend(late.into_iter().map(|delivery| (leg, delivery)));
+        state.end.legs += 1;
+        state.end.unsure |= !sure;
+        if state.end.legs < state.legs.len() {
+            return;
+        }
+        let untaken = std::mem::take(&mut state.waiting);
+        state.end.released += untaken.len() as u64;
+        drop(state);
+        untaken.iter().for_each(|(_, delivery)| delivery.lease.release(Duration::ZERO));
+        self.over.cancel();
     }
+
+    /// Waits until all legs have ended: how many deliveries were released then.
+    ///
+    /// # Errors
+    /// `Retryable` when more may be on their way.
+    async fn ended_all(&self) -> wf_broker::Result<u64> {
+        self.over.cancelled().await;
+        match self.state.lock().end {
+            End { unsure: false, released, .. } => Ok(released),
+            End { released, .. } => Err(BrokerError::retryable("end the flow of the lane", Unsure { released })),
+        }
+    }
+}
+
+/// Why it is not sure that a flow has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("{released} deliveries are given back; more may be on their way, and come again when their lease is over")]
+struct Unsure {
+    released: u64,
 }
 
 impl State {
@@ -338,6 +381,13 @@ impl DeliverySource for LaneSource {
                 self.flow.arrived.notified().await;
             }
         })
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, u64> {
+        let flow = self.flow.clone();
+        // Tells the legs.
+        drop(self);
+        Box::pin(async move { flow.ended_all().await })
     }
 }
 

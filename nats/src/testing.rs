@@ -6,10 +6,12 @@
 
 mod cluster;
 mod fetch;
+mod leaf;
 mod proxy;
 mod server;
 
 pub use cluster::TestCluster;
 pub use fetch::nats_server;
+pub use leaf::TestLeaf;
 pub use proxy::{Conditions, DelayProxy, Stalls, Way};
-pub use server::{ServerOptions, TestServer};
+pub use server::{ServerOptions, StoreCopy, TestServer};

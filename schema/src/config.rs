@@ -56,4 +56,4 @@ pub use sections::{
 };
 pub use size::Size;
 pub use span::Span;
-pub use token::{ClusterName, InboxPrefix, NodeName, Prefix, ServerTags};
+pub use token::{ClusterName, DomainName, InboxPrefix, NodeName, Prefix, ServerTags};

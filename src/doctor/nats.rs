@@ -132,7 +132,11 @@ impl Examination<'_> {
             // Said by the check of the account.
             return;
         }
-        self.found(judge::layout::setup(&layout));
+        let setup = judge::layout::setup(&layout);
+        self.found(judge::layout::in_domain(setup, &checkup.server(), checkup.domain(), layout.settings.is_ok()));
+        if self.wants(&[Check::Setup]) {
+            self.found_all(judge::layout::second(checkup.factories().await, layout.settings.is_ok()));
+        }
         self.found_all(judge::layout::streams(&layout));
         self.found_all(judge::replicas::replicas(&layout, checkup.server().cluster.is_some()));
         self.found_all(judge::capacity::capacity(&layout, settings.lane_messages.into()));

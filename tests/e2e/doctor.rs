@@ -66,7 +66,7 @@ async fn a_healthy_factory_has_no_problem_and_keeps_nothing_of_the_visit() {
     assert_eq!((&said.0["reached"], &said.0["ended"]), (&json!(true), &json!("complete")));
     said.has("server", "ok", &["2.15"]);
     said.has("setup", "ok", &["lease of 30 s"]);
-    said.has("streams", "ok", &["WF_JOBS, WF_LATER, WF_RESULTS, WF_DEAD, KV_WF_STATE"]);
+    said.has("streams", "ok", &["WF_JOBS, WF_LATER, WF_RUNS, WF_RESULTS, WF_DEAD, KV_WF_STATE"]);
     said.has("durability", "ok", &["n1", "sync_interval: always"]);
     said.has("clock", "ok", &["this machine"]);
     said.has("rate", "ok", &["bit/s up", "bit/s down"]);
@@ -127,7 +127,7 @@ async fn a_stream_that_was_changed_by_hand_is_a_problem_and_the_advice_puts_it_r
     said.has("streams", "problem", &["WF_JOBS", "discard is old, not new", "accepted jobs are dropped"]);
     said.has("streams", "problem", &["duplicate_window is 100 ms, not 2 min", "stored twice"]);
     said.has("streams", "problem", &["wf broker setup --update", "take back max_msgs by hand"]);
-    said.has("streams", "ok", &["WF_LATER, WF_RESULTS, WF_DEAD, KV_WF_STATE"]);
+    said.has("streams", "ok", &["WF_LATER, WF_RUNS, WF_RESULTS, WF_DEAD, KV_WF_STATE"]);
 
     stage.run(&format!("broker setup --update {broker}")).await.expect(0);
     let said = doctor(&stage, &format!("{broker} --only streams"), 0).await;
@@ -229,7 +229,7 @@ async fn a_user_with_few_rights_learns_what_it_may_and_which_rights_are_missing(
     said.has("account", "note", &["no right to publish to $JS.API.INFO"]);
     said.has("setup", "ok", &[]);
     said.has("streams", "ok", &["KV_WF_STATE as they should be"]);
-    said.has("streams", "note", &["$JS.API.STREAM.INFO.{WF_JOBS,WF_LATER,WF_RESULTS,WF_DEAD}"]);
+    said.has("streams", "note", &["$JS.API.STREAM.INFO.{WF_JOBS,WF_LATER,WF_RUNS,WF_RESULTS,WF_DEAD}"]);
     said.has("consumers", "note", &["no right to publish to $JS.API.CONSUMER.INFO"]);
     said.has("durability", "note", &["$KV.WF_STATE.doctor.>", "--monitor"]);
     said.has("clock", "ok", &[]);

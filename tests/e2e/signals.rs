@@ -1,6 +1,12 @@
 //! Told to stop: what runs is finished, what has not started runs later, and the exit code says what it was.
 
-use wf_nats::testing::{ServerOptions, TestServer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use wf_broker::{Broker, Message};
+use wf_nats::testing::{DelayProxy, ServerOptions, TestServer};
+use wf_schema::{BatchId, Lane};
 
 use crate::support::{Heard, JSON, Outcomes, Stage, Web, connect, echoes, line_count, look, outcomes_of, sleeps, until};
 
@@ -113,4 +119,47 @@ async fn enqueueing_that_is_stopped_says_how_far_it_came() {
     process.signal("TERM");
     let ended = process.wait().await.expect(1);
     assert_eq!((&ended.summary()["enqueued"], &ended.summary()["interrupted"]), (&1.into(), &true.into()));
+}
+
+/// Two executors in turn, at a distance and under load: what the first leaves, the second has at once. The lease is far
+/// longer than the test, so that nothing is only had back because a lease was over.
+#[tokio::test]
+async fn an_executor_that_stops_leaves_nothing_to_its_lease() {
+    for (rtt, rounds) in [(Duration::from_millis(100), 3), (Duration::ZERO, 3)] {
+        let server = TestServer::start(ServerOptions::new());
+        let link = DelayProxy::start(server.address(), rtt / 2);
+        let stage = Stage::with("[factory]\nlease = \"10 min\"\ndedup_window = \"20 min\"\n");
+        stage.run(&format!("broker setup --broker {}", server.url())).await.expect(0);
+        let eye = connect(&server).await;
+        for _ in 0..rounds {
+            let mut first = stage.start(&format!("executor --broker {}", link.url()));
+            first.says("running jobs").await;
+            let stop = Arc::new(AtomicBool::new(false));
+            let publishing = tokio::spawn(keep_publishing(eye.clone(), stop.clone()));
+            until("deliveries", async || (look(&*eye, "default.normal").await.in_flight >= 3).then_some(())).await;
+            tokio::time::sleep(rtt * 3).await;
+            first.signal("TERM");
+            let ended = first.wait().await.expect(0);
+            ended.says(&["abandoned=0", "unstopped=0", "confirmed=true"]);
+            stop.store(true, Ordering::Relaxed);
+            publishing.await.unwrap();
+            let mut second = stage.start(&format!("executor --broker {}", server.url()));
+            until("the lane to be empty", async || {
+                let stats = look(&*eye, "default.normal").await;
+                (stats.pending + stats.in_flight == 0).then_some(())
+            })
+            .await;
+            second.signal("TERM");
+            second.wait().await.expect(0);
+        }
+    }
+}
+
+/// One message of one short job after the other, so that some are always on their way.
+async fn keep_publishing(broker: Arc<dyn Broker>, stop: Arc<AtomicBool>) {
+    let lane = "default.normal".parse::<Lane>().unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        let (id, bytes) = (BatchId::new().to_string().into(), "{\"kind\":\"sleep\",\"args\":{\"ms\":3}}".into());
+        broker.publish(Message { lane: lane.clone(), id, bytes }).await.unwrap();
+    }
 }

@@ -231,7 +231,7 @@ fn published(traffic: &mut Traffic, connection: usize, frame: &Frame) {
             }
             &mut traffic.jobs
         }
-        s if s.starts_with("wf.results.") => &mut traffic.records,
+        s if s.starts_with("wf.runs.") || s.starts_with("wf.results.") => &mut traffic.records,
         s if s.starts_with("$JS.ACK.") => {
             // Renewals begin with +WPI, and end nothing.
             if !frame.payload().starts_with(b"+WPI") {

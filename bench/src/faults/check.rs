@@ -57,6 +57,8 @@ pub(crate) struct Findings {
     pub(crate) false_accepts: u64,
     /// Refused, and yet run.
     pub(crate) false_errors: u64,
+    /// What only some scenarios look at, and found broken.
+    pub(crate) broken: u64,
     /// The longest time from the end of a disturbance until all jobs accepted by then had their outcomes, in
     /// milliseconds.
     pub(crate) recovery_ms: u64,
@@ -67,7 +69,7 @@ pub(crate) struct Findings {
 impl Findings {
     /// Whether a promise was broken.
     pub(crate) fn is_bad(&self) -> bool {
-        self.lost + self.condemned + self.duplicated + self.stuck + self.false_accepts > 0
+        self.lost + self.condemned + self.duplicated + self.stuck + self.false_accepts + self.broken > 0
     }
 
     fn say(&mut self, words: impl FnOnce() -> String) {
@@ -96,6 +98,7 @@ impl AddAssign for Findings {
         self.stuck += other.stuck;
         self.false_accepts += other.false_accepts;
         self.false_errors += other.false_errors;
+        self.broken += other.broken;
         self.recovery_ms = self.recovery_ms.max(other.recovery_ms);
         self.words.extend(other.words);
         self.words.truncate(WORDS);

@@ -27,6 +27,8 @@ pub(crate) struct Evidence {
     pub(crate) lease: u64,
     /// How much longer than a lease nothing may happen: a redelivery is noticed and on its way, a leader elected.
     pub(crate) margin: u64,
+    /// Whether no node may begin a run that it has begun before.
+    pub(crate) begins_once: bool,
     /// How long the longest job takes.
     pub(crate) longest_job: u64,
 }

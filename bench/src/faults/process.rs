@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -12,6 +13,27 @@ use tokio::process::{Child, ChildStdin, Command};
 
 /// The longest that a process may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program that nodes are, if it is not this one.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has nodes be `program` from now on: an older one, to see what it does.
+pub(crate) fn play_with(program: PathBuf) {
+    PROGRAM.get_or_init(|| program);
+}
+
+/// The program that nodes are.
+///
+/// # Errors
+/// When it cannot be told.
+pub(crate) fn program() -> std::io::Result<PathBuf> {
+    PROGRAM.get().cloned().map_or_else(std::env::current_exe, Ok)
+}
+
+/// The program `wf` beside it, if it is there.
+pub(crate) fn wf() -> Option<PathBuf> {
+    Some(program().ok()?.with_file_name("wf")).filter(|wf| wf.is_file())
+}
 
 /// How a node is started, and started again.
 #[derive(Clone, Debug)]
@@ -58,7 +80,7 @@ impl Node {
         self.processes += 1;
         let Plan { name, role, url, arguments, environment, folder } = &self.plan;
         let file = |end: &str| folder.join(format!("{name}.{}.{end}", self.processes));
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(program()?);
         command.args(["fault-node", role, url, "--journal"]).arg(file("journal"));
         if let Some(address) = self.address {
             command.arg("--listen").arg(address.to_string());

@@ -97,6 +97,7 @@ async fn through(scenario: &Scenario, site: &mut Site) -> anyhow::Result<Finding
         margin: site.setup.store.margin(),
         longest_job: site.setup.mix.longest_ms,
         disturbances: site.disturbances.clone(),
+        begins_once: site.setup.begins_once,
         ..Evidence::default()
     };
     evidence.add_journals(&site.folder)?;
@@ -107,6 +108,8 @@ async fn through(scenario: &Scenario, site: &mut Site) -> anyhow::Result<Finding
     let mut findings = check(&evidence);
     findings.stuck += strays.len() as u64;
     findings.words.extend(strays);
+    findings.broken += site.broken.len() as u64;
+    findings.words.extend(site.broken.iter().map(|words| format!("broken: {words}")));
     Ok(findings)
 }
 

@@ -8,8 +8,12 @@ use super::site::Site;
 mod broker;
 mod clocks;
 mod cluster;
+mod files;
 mod handlers;
+mod leaf;
+mod letters;
 mod links;
+mod names;
 mod nodes;
 mod spool;
 
@@ -38,6 +42,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         cluster::scenarios(),
         clocks::scenarios(),
         spool::scenarios(),
+        letters::scenarios(),
+        leaf::scenarios(),
+        names::scenarios(),
+        files::scenarios(),
     ]
     .into_iter()
     .flatten()

@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     /// Whether the wall clocks of ingest and executors can be moved.
     pub(crate) moving_clocks: bool,
     pub(crate) executors: usize,
+    /// Whether no node may begin a run again that it has begun before, whatever is done to the broker.
+    pub(crate) begins_once: bool,
     /// In addition to what all rounds have.
     pub(crate) settings: Vec<(&'static str, String)>,
     pub(crate) mix: Mix,
@@ -50,6 +52,9 @@ pub(crate) enum Store {
     Server(String),
     /// In a cluster of three, three times, and without links that the scenario could cut.
     Cluster,
+    /// At a hub; executors are at a leaf node of it. With domains, both have a JetStream in a domain of its own, and all
+    /// nodes are told that of the hub; without, only the hub has one.
+    Leaf { domains: bool },
     /// In the one process that takes jobs and runs them; on the disk if there is one.
     Embedded,
 }
@@ -60,6 +65,8 @@ impl Store {
         match self {
             // A group of servers takes 4 to 9 s to elect another leader, and each stream and each consumer is a group.
             Self::Cluster => 14_000,
+            // The leaf node tries to reach its hub once a second.
+            Self::Leaf { .. } => 6_000,
             // A redelivery is noticed when the next request for batches comes, and those stay open for 3 s.
             _ => 4_000,
         }
@@ -74,6 +81,7 @@ impl Default for Setup {
             spool: false,
             moving_clocks: false,
             executors: 2,
+            begins_once: false,
             settings: Vec::new(),
             mix: Mix::default(),
             conditions: Conditions::default(),

@@ -9,7 +9,7 @@ use anyhow::Context;
 use fastrand::Rng;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use wf_nats::testing::{DelayProxy, ServerOptions, TestCluster, TestServer};
+use wf_nats::testing::{DelayProxy, ServerOptions, TestCluster, TestLeaf, TestServer};
 
 use super::caller::Caller;
 use super::clock::Clock;
@@ -21,6 +21,9 @@ use super::load::{Load, produce};
 use super::process::{Node, Plan};
 use super::setup::{SETTINGS, Setup, Store};
 
+/// The JetStream domain of a hub.
+const HUB: &str = "hub";
+
 /// The place where a round happens, and what was done to it so far.
 pub(crate) struct Site {
     pub(crate) rng: Rng,
@@ -28,6 +31,7 @@ pub(crate) struct Site {
     pub(crate) setup: Setup,
     server: Option<TestServer>,
     cluster: Option<TestCluster>,
+    leaf: Option<TestLeaf>,
     near: Option<DelayProxy>,
     far: Option<DelayProxy>,
     disk: Option<Disk>,
@@ -38,6 +42,8 @@ pub(crate) struct Site {
     producers: JoinSet<anyhow::Result<()>>,
     over: CancellationToken,
     pub(crate) disturbances: Vec<Disturbance>,
+    /// What the scenario itself found broken.
+    pub(crate) broken: Vec<String>,
     pub(crate) clock: Clock,
     /// The broker's, past all links.
     pub(crate) url: String,
@@ -55,7 +61,7 @@ impl Site {
     pub(crate) async fn open(setup: Setup, folder: &Path, seed: u64) -> anyhow::Result<Self> {
         let disk = setup.disk.map(|bytes| Disk::mount(folder, bytes)).transpose()?;
         let on_disk = disk.as_ref().map_or(folder, Disk::path);
-        let (mut server, mut cluster) = (None, None);
+        let (mut server, mut cluster, mut leaf) = (None, None, None);
         let mut url = format!("embedded:{}", on_disk.join("embedded").display());
         match &setup.store {
             Store::Server(lines) => {
@@ -71,14 +77,27 @@ impl Site {
                 url = started.urls().join(",");
                 cluster = Some(started);
             }
+            Store::Leaf { domains } => {
+                let hub = ServerOptions::new().sync_always(true);
+                let (hub, site) = match domains {
+                    true => (hub.domain(HUB), ServerOptions::new().domain("leaf")),
+                    false => (hub, ServerOptions::new().jetstream(false)),
+                };
+                let started = tokio::task::block_in_place(|| TestLeaf::start(hub, site));
+                url = started.hub().url();
+                leaf = Some(started);
+            }
             Store::Embedded => {}
         }
         let link = |server: &TestServer| DelayProxy::with(server.address(), setup.conditions.clone());
-        let [near, far] = [server.as_ref().map(link), server.as_ref().map(link)];
+        let hub = server.as_ref().or_else(|| leaf.as_ref().map(TestLeaf::hub));
+        let [near, far] = [hub.map(link), leaf.as_ref().map(TestLeaf::leaf).or(hub).map(link)];
         let through = |link: &Option<DelayProxy>| link.as_ref().map_or_else(|| url.clone(), DelayProxy::url);
         let plan = |name: String, role: &'static str, link: &Option<DelayProxy>| {
             let settings = SETTINGS.iter().map(|(key, value)| format!("{key}={value}"));
             let settings = settings.chain(setup.settings.iter().map(|(key, value)| format!("{key}={value}")));
+            let domain = (setup.store == Store::Leaf { domains: true }).then(|| format!("broker.domain={HUB}"));
+            let settings = settings.chain(domain);
             let arguments = settings.chain([format!("executor.name={name}")]).collect();
             let clock = setup.moving_clocks.then(|| faketime::environment(&clock_file(folder, &name)));
             let (folder, environment) = (folder.to_owned(), clock.unwrap_or_default());
@@ -125,6 +144,7 @@ impl Site {
             setup,
             server,
             cluster,
+            leaf,
             near,
             far,
             disk,
@@ -134,6 +154,7 @@ impl Site {
             producers,
             over,
             disturbances,
+            broken: Vec::new(),
             clock,
             url,
         })
@@ -170,6 +191,34 @@ impl Site {
     /// When there is none here.
     pub(crate) fn cluster(&mut self) -> anyhow::Result<&mut TestCluster> {
         self.cluster.as_mut().context("no cluster here")
+    }
+
+    /// The hub and its leaf node.
+    ///
+    /// # Errors
+    /// When there are none here.
+    pub(crate) fn leaf(&mut self) -> anyhow::Result<&mut TestLeaf> {
+        self.leaf.as_mut().context("no leaf node here")
+    }
+
+    /// How a node at `url` is started that is told what all are told, and nothing else.
+    pub(crate) fn stranger(&self, name: &str, role: &'static str, url: String) -> Plan {
+        let arguments = SETTINGS.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Plan { name: name.to_owned(), role, url, arguments, environment: Vec::new(), folder: self.folder.clone() }
+    }
+
+    /// Whether any node has said `text` in its log.
+    ///
+    /// # Errors
+    /// When the logs cannot be read.
+    pub(crate) fn said(&self, text: &str) -> anyhow::Result<bool> {
+        for file in std::fs::read_dir(&self.folder)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|end| end == "log") && std::fs::read_to_string(&path)?.contains(text) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The link of the producers and of ingest.
@@ -240,7 +289,8 @@ impl Site {
 
     /// What the server said last.
     pub(crate) fn server_log(&self) -> Option<String> {
-        self.server.as_ref().map(TestServer::log).or_else(|| self.cluster.as_ref().map(TestCluster::log))
+        let leaf = || self.leaf.as_ref().map(|leaf| leaf.hub().log() + &leaf.leaf().log());
+        self.server.as_ref().map(TestServer::log).or_else(|| self.cluster.as_ref().map(TestCluster::log)).or_else(leaf)
     }
 }
 

@@ -155,6 +155,7 @@ impl Tally {
             "stuck",
             "false accepts",
             "false errors",
+            "broken",
             "recovery s",
         ];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -198,7 +199,8 @@ impl Row {
             found.lost,
             found.duplicated,
         ];
-        let more = [found.repeated, found.doubled, found.reordered, found.stuck, found.false_accepts, found.false_errors];
+        let more =
+            [found.repeated, found.doubled, found.reordered, found.stuck, found.false_accepts, found.false_errors, found.broken];
         let counts = counts.into_iter().chain(more).map(|count| count.to_string());
         let recovery = format!("{:.1}", found.recovery_ms as f64 / 1e3);
         std::iter::once(self.scenario.to_owned()).chain(counts).chain([recovery]).collect()

@@ -28,8 +28,8 @@ pub trait Consume: Send + Sync + 'static {
     fn settled(&self) -> BoxFuture<'_, ()>;
 }
 
-/// The deliveries of one lane to one owner. Dropping it stops the flow; what was delivered and not taken yet is
-/// released.
+/// The deliveries of one lane to one owner. Dropping it stops the flow in the background; [`DeliverySource::stop`] does
+/// the same and says when it is done.
 pub trait DeliverySource: Send + 'static {
     /// Adds credit for `messages` more deliveries of `bytes` in all. Nothing is delivered without credit; each
     /// delivery uses up one message and its own size. A delivery may overdraw the bytes (so one larger than any
@@ -53,6 +53,15 @@ pub trait DeliverySource: Send + 'static {
     /// # Errors
     /// `Denied` or `Fatal` when the flow cannot be mended.
     fn next(&mut self) -> BoxFuture<'_, Delivery>;
+
+    /// Ends the flow. Once it is done, nothing more can come to this source, and everything that came and was not taken
+    /// is released: returns how many deliveries that were. Released only then, because what is released while the flow
+    /// is open could come right back. Bounded by half a lease.
+    ///
+    /// # Errors
+    /// `Retryable` when the broker could not be asked in time: deliveries that were on their way come again when their
+    /// lease is over.
+    fn stop(self: Box<Self>) -> BoxFuture<'static, u64>;
 }
 
 /// One delivery of a message.
@@ -77,6 +86,22 @@ pub struct Delivery {
     pub fired: Option<Fired>,
     /// The hold on it: settle it here.
     pub lease: Arc<dyn Lease>,
+}
+
+impl Delivery {
+    /// Which stored message this is a delivery of.
+    pub fn identity(&self) -> Identity {
+        Identity { run: self.run, fallback_id: self.fallback_id, stored_at: self.stored_at }
+    }
+}
+
+/// Which stored message a delivery is of: the same over all its redeliveries, and never that of another message. The run
+/// alone is not enough: a store that was rolled back, or made anew, gives its sequences out once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    run: RunId,
+    fallback_id: BatchId,
+    stored_at: Millis,
 }
 
 impl fmt::Debug for Delivery {

@@ -156,6 +156,13 @@ impl DeliverySource for Source {
             }
         })
     }
+
+    fn stop(mut self: Box<Self>) -> BoxFuture<'static, u64> {
+        // Nothing comes by itself: a message is taken only when somebody waits for it.
+        let released = u64::from(self.coming.is_some());
+        self.put_back();
+        Box::pin(async move { Ok(released) })
+    }
 }
 
 impl Source {

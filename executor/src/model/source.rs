@@ -49,4 +49,9 @@ impl DeliverySource for ModelSource {
             }
         })
     }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, u64> {
+        // What nobody took is still the session's.
+        Box::pin(async { Ok(0) })
+    }
 }

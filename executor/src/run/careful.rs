@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
 use wf_schema::Mark;
 
 use super::jobs::Jobs;
-use super::unless_unwanted;
+use super::place;
 use crate::charge::Charge;
 use crate::hand::Hand;
 use crate::intake::Work;
@@ -25,7 +26,9 @@ pub(super) async fn run(
     mut settled: Vec<bool>,
     suspicion: &Suspicion,
     charge: &mut Charge,
+    turn: OwnedSemaphorePermit,
 ) -> Result<(), Lost> {
+    let mut turn = Some(turn);
     let condemned = suspicion.condemned(work, &settled);
     if !condemned.is_empty() {
         tracing::error!(batch = %work.header.id, jobs = condemned.len(), "jobs that killed their executors become dead letters");
@@ -36,14 +39,14 @@ pub(super) async fn run(
         let group = suspicion.next(work, &settled);
         let rest = group.as_ref().is_none_or(|group| group.places.len() == open(work, &settled).count());
         let suspect = group.as_ref().is_some_and(|group| group.suspect);
-        // One at a time over all runs of the node: what kills it takes no other suspect along, which would look as
-        // guilty. Before the turn, for who waits for this has no use for a turn.
-        let apart = match suspect {
-            true => unless_unwanted(node, charge, node.suspects.clone()).await,
-            false => None,
+        // Its first turn is here already; a suspect gives it up while it waits for the others.
+        let turn = turn.take().filter(|_| !suspect);
+        let (_apart, turn) = match (suspect, turn) {
+            (false, Some(turn)) => (None, Some(turn)),
+            (false, None) => (None, place(node, charge, &charge.desk.turns).await),
+            (true, _) => both(node, charge).await.unzip(),
         };
-        let turn = unless_unwanted(node, charge, charge.desk.turns.clone()).await;
-        let Some(turn) = turn.filter(|_| apart.is_some() == suspect) else { return settling.release().await };
+        let Some(turn) = turn else { return settling.release().await };
         if let Some(Group { places, suspect }) = &group {
             let indexes = || places.iter().filter_map(|place| Some(work.label(*place)?.0)).collect();
             settling.mark(if rest { Mark::All } else { Mark::Jobs(indexes()) }).await?;
@@ -70,5 +73,23 @@ pub(super) async fn run(
         }
         places.iter().chain(work.later.iter().map(|(place, _)| place)).for_each(|place| settled[*place] = true);
         settled[work.batch.len()..].fill(true);
+    }
+}
+
+/// The one place that a node has for suspects, over all its runs, and a turn: what kills the node takes no other suspect
+/// along, which would look as guilty. Neither is held while it waits for the other: the place would be kept from the
+/// suspects of other lanes, and the turn from the other batches of this one.
+async fn both(node: &Node, charge: &Charge) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+    let (suspects, turns) = (&node.suspects, &charge.desk.turns);
+    loop {
+        let apart = place(node, charge, suspects).await?;
+        if let Ok(turn) = turns.clone().try_acquire_owned() {
+            return Some((apart, turn));
+        }
+        drop(apart);
+        let turn = place(node, charge, turns).await?;
+        if let Ok(apart) = suspects.clone().try_acquire_owned() {
+            return Some((apart, turn));
+        }
     }
 }

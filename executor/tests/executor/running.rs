@@ -1,11 +1,12 @@
 //! How jobs are run: together, but not too many, and whatever the handlers do.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Barrier, Semaphore, mpsc};
-use wf_executor::{JobContext, JobFailure, Registry, stock};
+use wf_executor::{Executor, ExecutorOptions, JobContext, JobFailure, Registry, stock};
 use wf_schema::{Job, Lane, Queue};
 
 use crate::yard::{Yard, within};
@@ -157,4 +158,54 @@ async fn slow_work_is_left_to_others() {
     }
     within("the drain", executor.drain(None)).await;
     assert_eq!(executor.stats().acked, 40);
+}
+
+/// Ten slow lanes whose batches were all delivered before have the node's slots busy for a minute, and more batches at
+/// hand than can have their turn. Another lane, also of batches that were delivered before, gets its share of the slots.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_lanes_of_redelivered_batches_hold_no_other_lane_up() {
+    const SLOW: usize = 10;
+    let yard = Yard::new(Duration::from_secs(60));
+    let job = |kind, lane: &str| {
+        let mut job = Job::new(kind, &HashMap::from([("ms", 40)])).unwrap();
+        job.lane = lane.parse().unwrap();
+        job
+    };
+    for queue in 0..SLOW {
+        let jobs: Vec<_> = (0..100).map(|_| job("sleep", &format!("slow{queue}.low"))).collect();
+        for _ in 0..8 {
+            yard.publish(&jobs).await;
+        }
+        yard.deliver_in_vain(&format!("slow{queue}.low"), 8).await;
+    }
+    let done = Arc::new(AtomicUsize::new(0));
+    let count = done.clone();
+    let registry = stock::register(Registry::new()).register("count", move |_: HashMap<String, u32>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Ok::<_, JobFailure>(()) }
+    });
+    for _ in 0..40 {
+        yard.publish(&[job("count", "fast.high")]).await;
+    }
+    yard.deliver_in_vain("fast.high", 40).await;
+
+    let slow = (0..SLOW).map(|queue| Queue::new(&format!("slow{queue}")).unwrap());
+    let options = ExecutorOptions::new("x").unwrap().concurrency(4).unwrap().serving(slow);
+    let executor = Executor::start(yard.broker.clone(), registry, options).unwrap();
+    within("the slow lanes to be full", async {
+        while executor.stats().deliveries < 4 * SLOW as u64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    executor.serve(Queue::new("fast").unwrap());
+    within("the fast lane", async {
+        while done.load(Ordering::Relaxed) < 40 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // Not one of the slow batches had to end for that.
+    assert!(executor.stats().acked <= 40, "{} batches have ended", executor.stats().acked);
+    within("the drain", executor.drain(Duration::ZERO)).await;
 }

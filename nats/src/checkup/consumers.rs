@@ -82,7 +82,7 @@ impl Checkup {
             // It takes two rights; which one is missing the server's own words tell.
             asked.map_err(|error| match error {
                 ApiError::Unanswered(Unanswered::Denied(said)) => CheckupError::Denied { right: right(&said) },
-                error => self.untold(&format!("$JS.API.STREAM.INFO.{}", layout.jobs), error),
+                error => self.untold(&self.connection.api_subject(&format!("STREAM.INFO.{}", layout.jobs)), error),
             })
         };
         let first = ask().await?;

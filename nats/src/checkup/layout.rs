@@ -17,6 +17,8 @@ pub enum StreamRole {
     Jobs,
     /// Batches for later.
     Later,
+    /// The logs of the runs.
+    Runs,
     /// What became of jobs.
     Results,
     /// Dead letters.
@@ -82,7 +84,8 @@ impl Checkup {
         let layout = &self.options.layout;
         let settings = self.settings().await;
         let wanted = settings.as_ref().unwrap_or(configured);
-        let roles = [StreamRole::Jobs, StreamRole::Later, StreamRole::Results, StreamRole::Dead, StreamRole::State];
+        use StreamRole::{Dead, Jobs, Later, Results, Runs, State};
+        let roles = [Jobs, Later, Runs, Results, Dead, State];
         let asked = roles.into_iter().zip(streams(layout, wanted)).map(async |(role, mut config)| {
             let stream = name(&config).to_owned();
             let request = match role {
@@ -130,6 +133,8 @@ fn untouched(role: StreamRole) -> Value {
     let more = match role {
         StreamRole::Jobs => json!({ "max_age": 0, "max_msgs": -1 }),
         StreamRole::Later => json!({ "max_age": 0, "max_msgs_per_subject": -1, "deny_purge": false }),
+        // What set-up says of it is all that there is to say.
+        StreamRole::Runs => json!({}),
         StreamRole::Results => json!({ "max_msgs_per_subject": -1 }),
         StreamRole::Dead => json!({ "max_msgs": -1, "max_msgs_per_subject": -1 }),
         StreamRole::State => json!({ "max_age": 0, "max_msgs": -1 }),

@@ -21,7 +21,7 @@ use crate::exchange::Unanswered;
 use crate::layout::Layout;
 
 /// From one look to the next, while letters are buried.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often it is said that letters are dropped.
 const SAID_EVERY: Duration = Duration::from_secs(600);
 

@@ -8,13 +8,14 @@ use tokio::sync::oneshot;
 
 use super::{ACK, Answered, NobodyThere, Part, Unanswered};
 use crate::api::{ApiError, accepted};
+use crate::consume::Origin;
 use crate::link::Refusal;
 
-/// A settlement is given up after this many repetitions on a link that was up all the while: its consumer is gone, and
-/// with it what it was about.
-const MAX_REPETITIONS: u32 = 12;
+/// A settlement that was repeated so often in vain may be about a message that is gone: that is looked up, and again
+/// after as many more. It is repeated for as long as the message is there and the connection is open.
+const LOOK_EVERY: u32 = 4;
 
-/// The same for one that is only repeated in case the server has forgotten.
+/// So often is one repeated that is only sent in case the server has forgotten.
 const MAX_PRECAUTIONS: u32 = 3;
 
 /// How long an acknowledgement that was confirmed may be missing on the server's disk; generous.
@@ -45,12 +46,34 @@ pub(super) enum Answer {
     None,
 }
 
+/// The delivery that a settlement or renewal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct About {
+    pub(crate) origin: Origin,
+    /// In which generation of the link it came.
+    pub(crate) generation: u64,
+}
+
+/// Something that is not sent before it is known whether the message that it is about is still stored: the server knows
+/// messages by their sequence alone, and a store that was rolled back gives that to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    pub(crate) id: u64,
+    pub(crate) origin: Origin,
+    /// Whether only a look at this very message will do, not at a later one of its stream.
+    pub(crate) alone: bool,
+}
+
 /// A question.
 pub(super) struct Pending {
     ahead: Vec<Part>,
     last: Part,
     nobody: NobodyThere,
     answer: Answer,
+    /// What it is about, if it is about a delivery.
+    about: Option<About>,
+    /// How often it had been repeated when its message was last looked up.
+    looked_at: u32,
     /// What is to be stored once a settlement is confirmed.
     then: Option<Part>,
     /// Whether this is what was to be stored then.
@@ -73,6 +96,8 @@ impl Pending {
             last,
             nobody,
             answer,
+            about: None,
+            looked_at: 0,
             then: None,
             stores: false,
             sent: None,
@@ -81,6 +106,11 @@ impl Pending {
             bounced: 0,
             again_at: None,
         }
+    }
+
+    /// The same, about a delivery.
+    pub(super) fn about(self, about: About) -> Self {
+        Self { about: Some(about), ..self }
     }
 
     /// The same, with something to be stored once it is confirmed.
@@ -110,8 +140,14 @@ pub(super) struct Table {
     /// Those that are to be sent again at a certain time.
     timed: BTreeSet<(Instant, u64)>,
     /// Acknowledgements that were confirmed lately, oldest first.
-    confirmed: VecDeque<(Instant, Part)>,
+    confirmed: VecDeque<(Instant, Part, Option<About>)>,
     generation: u64,
+    /// What is not sent before its message was looked up, and whether that one alone counts.
+    doubted: BTreeMap<u64, bool>,
+    /// Up to which sequence both streams, of jobs and for later, are known to have what they had in earlier generations.
+    same_up_to: [u64; 2],
+    /// Settlements that ended without being confirmed.
+    lost: u64,
     resend_after: Duration,
     closed: bool,
 }
@@ -127,6 +163,9 @@ impl Table {
             timed: BTreeSet::new(),
             confirmed: VecDeque::new(),
             generation: 0,
+            doubted: BTreeMap::new(),
+            same_up_to: [0; 2],
+            lost: 0,
             resend_after,
             closed: false,
         }
@@ -167,6 +206,7 @@ impl Table {
     fn remove(&mut self, id: u64) -> Option<Pending> {
         let pending = self.pending.remove(&id)?;
         self.settles.remove(&id);
+        self.doubted.remove(&id);
         if let Some(at) = pending.again_at {
             self.timed.remove(&(at, id));
         }
@@ -188,14 +228,81 @@ impl Table {
     pub(super) fn at_generation(&mut self, generation: u64) {
         if generation != self.generation {
             self.generation = generation;
-            for (_, part) in std::mem::take(&mut self.confirmed) {
+            self.same_up_to = [0; 2];
+            for (_, part, about) in std::mem::take(&mut self.confirmed) {
+                let again = Pending { about, ..Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::Again) };
                 // Only a closed table takes nothing, and that has none.
-                self.add(Pending::new(Vec::new(), part, NobodyThere::Fail, Answer::Again)).ok();
+                self.add(again).ok();
             }
+            self.doubted.clear();
             self.queue = self.pending.keys().copied().collect();
             self.leaves_at = None;
             self.timed.clear();
             self.pending.values_mut().for_each(|pending| pending.again_at = None);
+        }
+    }
+
+    /// Whether `id` is not to be sent before its message was looked up.
+    fn is_doubtful(&self, id: u64) -> Option<bool> {
+        let pending = self.pending.get(&id)?;
+        let About { origin, generation } = pending.about?;
+        let repeated = pending.repetitions >= pending.looked_at + LOOK_EVERY;
+        let earlier = generation < self.generation && origin.sequence > self.same_up_to[usize::from(origin.later)];
+        (repeated || earlier).then_some(repeated)
+    }
+
+    /// In which generation of the link it is.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How much waits until its message was looked up.
+    pub(super) fn doubt_count(&self) -> usize {
+        self.doubted.len()
+    }
+
+    /// What waits until its message was looked up.
+    pub(super) fn doubts(&self) -> Vec<Doubt> {
+        let doubt = |(id, alone): (&u64, &bool)| {
+            let About { origin, .. } = self.pending.get(id)?.about?;
+            Some(Doubt { id: *id, origin, alone: *alone })
+        };
+        self.doubted.iter().filter_map(doubt).collect()
+    }
+
+    /// The message of `doubt` was looked up in `generation`, and is still stored: so are, up to there, all that were not
+    /// removed, for a store is rolled back from its end.
+    pub(super) fn is_stored(&mut self, doubt: Doubt, generation: u64) {
+        if generation != self.generation {
+            return;
+        }
+        let Doubt { id, origin, .. } = doubt;
+        let same = &mut self.same_up_to[usize::from(origin.later)];
+        *same = origin.sequence.max(*same);
+        if let Some(pending) = self.pending.get_mut(&id) {
+            pending.looked_at = pending.repetitions;
+        }
+        let ids: Vec<u64> = self.doubted.keys().copied().filter(|id| self.is_doubtful(*id).is_none()).collect();
+        for id in ids {
+            self.doubted.remove(&id);
+            self.queue.push_back(id);
+        }
+        self.leaves_at = None;
+    }
+
+    /// The message of `doubt` was looked up in `generation`, and is gone: there is nothing left to settle. Whether a
+    /// settlement ended with that.
+    pub(super) fn is_gone(&mut self, doubt: Doubt, generation: u64) -> bool {
+        if generation != self.generation {
+            return false;
+        }
+        let settles = self.settles.contains(&doubt.id);
+        match self.remove(doubt.id).and_then(|pending| pending.then) {
+            Some(then) => {
+                self.store_then(doubt.id, then);
+                false
+            }
+            None => settles,
         }
     }
 
@@ -218,6 +325,10 @@ impl Table {
     /// The next to send.
     pub(super) fn next(&mut self, now: Instant) -> Option<Next> {
         while let Some(id) = self.queue.pop_front() {
+            if let Some(alone) = self.is_doubtful(id) {
+                self.doubted.insert(id, alone);
+                continue;
+            }
             let Some(pending) = self.pending.get_mut(&id) else { continue };
             if let Answer::None = pending.answer {
                 let Pending { ahead, last, .. } = self.remove(id)?;
@@ -233,20 +344,18 @@ impl Table {
             }
             let again = pending.tries > 1;
             let next = Next { id, ahead: pending.ahead.clone(), last: pending.last.clone(), answer_wanted: true, again };
-            let (repetitions, pending_stores) = (pending.repetitions, pending.stores);
+            let repetitions = pending.repetitions;
             let (settling, precaution) = (matches!(pending.answer, Answer::Settle), matches!(pending.answer, Answer::Again));
             if settling || precaution {
-                if repetitions > if settling { MAX_REPETITIONS } else { MAX_PRECAUTIONS } {
-                    if settling && !pending_stores {
-                        tracing::warn!(subject = %next.last.subject, "gave up settling a delivery: the server never confirmed it");
-                    }
+                if precaution && repetitions > MAX_PRECAUTIONS {
                     self.remove(id);
                     continue;
                 }
-                // On a link that stayed up every settlement is answered. After a restart the server may ignore one, for it
-                // has forgotten the delivery that it is about; once it has delivered it anew, it will answer.
-                let after =
-                    if again || precaution { FIRST_REPETITION * 2_u32.pow(repetitions.min(10)) } else { self.resend_after };
+                // On a link that stayed up every settlement is answered, sooner or later: a consumer may be without a
+                // leader for a while, and after a restart the server may ignore one, for it has forgotten the delivery that
+                // it is about; once it has delivered it anew, it will answer.
+                let may_be_ignored = again || precaution || pending.about.is_some_and(|about| about.generation < self.generation);
+                let after = if may_be_ignored { FIRST_REPETITION * 2_u32.pow(repetitions.min(10)) } else { self.resend_after };
                 self.again_at(id, Some(now + jittered(after.min(self.resend_after))));
             }
             return Some(next);
@@ -285,7 +394,7 @@ impl Table {
             Answer::Many { so_far, done } => drop(done.send(Ok(Answered { message, before: so_far, resent }))),
             Answer::Settle if pending.stores => return true,
             Answer::Settle => {
-                self.confirm(pending.last);
+                self.confirm(pending.last, pending.about);
                 match pending.then {
                     Some(then) => self.store_then(id, then),
                     None => return true,
@@ -315,16 +424,16 @@ impl Table {
     }
 
     /// Keeps a confirmed acknowledgement for as long as the server may still forget it.
-    fn confirm(&mut self, part: Part) {
+    fn confirm(&mut self, part: Part, about: Option<About>) {
         if part.payload == ACK {
             let now = Instant::now();
             self.forget_confirmed(now);
-            self.confirmed.push_back((now, part));
+            self.confirmed.push_back((now, part, about));
         }
     }
 
     fn forget_confirmed(&mut self, now: Instant) {
-        let old = |(at, _): &(Instant, Part)| now.duration_since(*at) > UNSAFE_FOR;
+        let old = |(at, ..): &(Instant, Part, Option<About>)| now.duration_since(*at) > UNSAFE_FOR;
         while self.confirmed.front().is_some_and(old) || self.confirmed.len() >= MAX_CONFIRMED {
             self.confirmed.pop_front();
         }
@@ -337,7 +446,9 @@ impl Table {
 
     /// Ends `id` with `error`. Whether it was a settlement.
     pub(super) fn failed(&mut self, id: u64, error: Unanswered) -> bool {
-        self.remove(id).is_some_and(|pending| give(pending.answer, Err(error)))
+        let settled = self.remove(id).is_some_and(|pending| give(pending.answer, Err(error)));
+        self.lost += u64::from(settled);
+        settled
     }
 
     /// Ends what the server refused, or everything. Whether a settlement was among it.
@@ -376,6 +487,11 @@ impl Table {
         self.settles.len()
     }
 
+    /// How many settlements ended without being confirmed since this was last asked.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
     /// A mark between what was asked so far and what will be.
     pub(super) fn mark(&self) -> u64 {
         self.next
@@ -389,6 +505,8 @@ impl Table {
     /// Ends everything, now and from now on.
     pub(super) fn close(&mut self) {
         self.closed = true;
+        self.lost += self.settles.len() as u64;
+        self.doubted.clear();
         self.queue.clear();
         self.settles.clear();
         self.timed.clear();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -24,12 +25,13 @@ const LOG_LINES: usize = 200;
 pub struct ServerOptions {
     jetstream: bool,
     sync_always: bool,
+    domain: Option<String>,
     config: String,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { jetstream: true, sync_always: false, config: String::new() }
+        Self { jetstream: true, sync_always: false, domain: None, config: String::new() }
     }
 }
 
@@ -54,6 +56,13 @@ impl ServerOptions {
         self
     }
 
+    /// The domain of its JetStream; none by default.
+    #[must_use]
+    pub fn domain(mut self, domain: &str) -> Self {
+        self.domain = Some(domain.to_owned());
+        self
+    }
+
     /// Adds lines to the server's configuration file, e.g. `max_payload: 64KB`.
     #[must_use]
     pub fn config(mut self, lines: &str) -> Self {
@@ -71,6 +80,8 @@ pub struct TestServer {
     child: Option<Child>,
     /// Where it listens for other servers of its cluster, if it does.
     routes: Arc<AtomicU16>,
+    /// Where it listens for leaf nodes, if it does.
+    leaves: Arc<AtomicU16>,
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -78,7 +89,8 @@ impl TestServer {
     /// Starts a server and waits until it is ready.
     pub fn start(options: ServerOptions) -> Self {
         let dir = tempfile::Builder::new().prefix("wf-nats-").tempdir().unwrap();
-        let mut server = Self { options, dir, port: 0, child: None, routes: Arc::default(), log: Arc::default() };
+        let mut server =
+            Self { options, dir, port: 0, child: None, routes: Arc::default(), leaves: Arc::default(), log: Arc::default() };
         server.launch();
         server
     }
@@ -95,10 +107,19 @@ impl TestServer {
 
     /// Where it listens for the other servers of its cluster, which it says a moment after it is ready.
     pub(super) fn route_address(&self) -> SocketAddr {
+        self.once_told(&self.routes, "cluster")
+    }
+
+    /// Where it listens for leaf nodes, which it says a moment after it is ready.
+    pub(super) fn leaf_address(&self) -> SocketAddr {
+        self.once_told(&self.leaves, "port for leaf nodes")
+    }
+
+    fn once_told(&self, port: &AtomicU16, what: &str) -> SocketAddr {
         let begin = Instant::now();
         loop {
-            match self.routes.load(Ordering::Acquire) {
-                0 if begin.elapsed() > PATIENCE => panic!("the server has no cluster; it says:\n{}", self.log()),
+            match port.load(Ordering::Acquire) {
+                0 if begin.elapsed() > PATIENCE => panic!("the server has no {what}; it says:\n{}", self.log()),
                 0 => std::thread::sleep(Duration::from_millis(5)),
                 port => return (Ipv4Addr::LOCALHOST, port).into(),
             }
@@ -149,6 +170,26 @@ impl TestServer {
         self.launch();
     }
 
+    /// A copy of its store as it is now. Only of a server that was stopped it is whole.
+    pub fn copy_store(&self) -> StoreCopy {
+        assert!(!self.is_running(), "stop the server first");
+        let dir = tempfile::Builder::new().prefix("wf-nats-copy-").tempdir().unwrap();
+        copy(&self.store(), &dir.path().join("store"));
+        StoreCopy(dir)
+    }
+
+    /// Puts `earlier` in the place of its store: whatever was stored since is lost, as by a machine that wrote to its
+    /// disk lazily and lost power. Not while it runs.
+    pub fn roll_back(&self, earlier: &StoreCopy) {
+        assert!(!self.is_running(), "kill the server first");
+        std::fs::remove_dir_all(self.store()).unwrap();
+        copy(&earlier.0.path().join("store"), &self.store());
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
     /// Changes what it is started with from the next [`TestServer::restart`] on.
     pub fn reconfigure(&mut self, options: ServerOptions) {
         self.options = options;
@@ -160,14 +201,16 @@ impl TestServer {
     }
 
     fn launch(&mut self) {
-        let ServerOptions { jetstream, sync_always, config } = &self.options;
+        let ServerOptions { jetstream, sync_always, domain, config } = &self.options;
         // -1 is any free port; the log tells which.
         let port = if self.port == 0 { -1 } else { i32::from(self.port) };
         let mut lines = format!("listen: \"127.0.0.1:{port}\"\n");
         if *jetstream {
-            let store = self.dir.path().join("store");
+            let store = self.store();
             let sync = if *sync_always { "sync_interval: always" } else { "" };
-            lines.push_str(&format!("jetstream {{ store_dir: \"{}\"\n max_file_store: 64GB\n {sync} }}\n", store.display()));
+            let domain = domain.as_ref().map_or_else(String::new, |domain| format!("domain: {domain}"));
+            let store = store.display();
+            lines.push_str(&format!("jetstream {{ store_dir: \"{store}\"\n max_file_store: 64GB\n {sync}\n {domain} }}\n"));
         }
         lines.push_str(config);
         let file = self.dir.path().join("server.conf");
@@ -182,10 +225,10 @@ impl TestServer {
             .unwrap_or_else(|error| panic!("{} does not start: {error}", nats_server().display()));
         let (told, ready) = channel();
         let stderr = child.stderr.take().unwrap();
-        let (log, routes) = (self.log.clone(), self.routes.clone());
+        let (log, routes, leaves) = (self.log.clone(), self.routes.clone(), self.leaves.clone());
         self.child = Some(child);
         // Reads to the end, so that the server never waits for its log to be read.
-        std::thread::spawn(move || follow(BufReader::new(stderr), &log, &routes, &told));
+        std::thread::spawn(move || follow(BufReader::new(stderr), &log, [&routes, &leaves], &told));
         match ready.recv_timeout(PATIENCE) {
             Ok(port) => self.port = port,
             Err(_) => panic!("the server is not ready after {PATIENCE:?}; it says:\n{}", self.log()),
@@ -194,14 +237,25 @@ impl TestServer {
     }
 }
 
+/// A copy of a server's store.
+pub struct StoreCopy(TempDir);
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cannot copy {}", from.display());
+}
+
 /// Keeps the log's last lines, and tells the port once the server is ready.
-fn follow(lines: impl BufRead, log: &Mutex<VecDeque<String>>, routes: &AtomicU16, ready: &Sender<u16>) {
+fn follow(lines: impl BufRead, log: &Mutex<VecDeque<String>>, [routes, leaves]: [&AtomicU16; 2], ready: &Sender<u16>) {
     let mut port = None;
     for line in lines.lines().map_while(Result::ok) {
         let listens = |what: &str| line.split_once(what)?.1.trim().rsplit(':').next()?.parse().ok();
         port = listens("Listening for client connections on ").or(port);
         if let Some(port) = listens("Listening for route connections on ") {
             routes.store(port, Ordering::Release);
+        }
+        if let Some(port) = listens("Listening for leafnode connections on ") {
+            leaves.store(port, Ordering::Release);
         }
         if line.contains("Server is ready")
             && let Some(port) = port

@@ -14,7 +14,7 @@ use super::read::Reader;
 use super::replicas::Replicas;
 use super::setting::Setting;
 use super::size::Size;
-use super::token::{ClusterName, InboxPrefix, NodeName, Prefix, ServerTags};
+use super::token::{ClusterName, DomainName, InboxPrefix, NodeName, Prefix, ServerTags};
 use crate::Queue;
 
 macro_rules! default_value {
@@ -112,6 +112,10 @@ sections! {
         url: BrokerUrl = "embedded:.wf/broker";
         /// The first token of every subject at the broker: keeps factories on one account apart.
         prefix: Prefix = "wf";
+        /// The JetStream domain of the factory, where servers have domains: a node at a leaf node reaches the factory at the
+        /// hub by the hub's. Unset, the JetStream of the server that is connected to is used; a factory is then only set up
+        /// there if that server has no domain.
+        domain: Option<DomainName> = "unset";
         /// A file with NATS credentials (JWT and key). Unset, the node connects without.
         creds: Option<PathBuf> = "unset";
         /// A file with root certificates (PEM) to trust beside the system's, for `tls://`.

@@ -51,6 +51,10 @@ token! {
     NodeName: up to 64 of "A-Z a-z 0-9 _ -", |b| b.is_ascii_alphanumeric() || b"_-".contains(&b)
 }
 token! {
+    /// The name of a JetStream domain.
+    DomainName: up to 64 of "A-Z a-z 0-9 _ -", |b| b.is_ascii_alphanumeric() || b"_-".contains(&b)
+}
+token! {
     /// The name of a cluster of servers.
     ClusterName: up to 64 of "A-Z a-z 0-9 _ - .", |b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)
 }

@@ -52,6 +52,8 @@ fn high(role: StreamRole, name: &str, facts: &StreamFacts) -> Option<Finding> {
             .advice("add executors, or raise factory.jobs_bytes and run `wf broker setup --update`; never purge first"),
         StreamRole::State => Finding::new(Check::Capacity, verdict, format!("{found}; when it is full, claims are refused"))
             .advice("raise factory.state_bytes and run `wf broker setup --update`"),
+        StreamRole::Runs => Finding::problem(Check::Capacity, format!("{found}; when it is full, nothing can be settled"))
+            .advice("it is to have no limit: run `wf broker setup --update`"),
         // Made to be full: the oldest go.
         StreamRole::Results | StreamRole::Later => {
             Finding::note(Check::Capacity, format!("{found}; the oldest outcomes go before factory.results_age"))

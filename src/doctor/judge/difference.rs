@@ -29,7 +29,7 @@ pub(in crate::doctor) struct Meaning {
 /// What `difference` of a stream that is for `role` means.
 pub(in crate::doctor) fn meaning(role: StreamRole, difference: &Difference) -> Meaning {
     use Remedy::{Anew, ByHand, Update};
-    use StreamRole::{Dead, Jobs, Later, Results, State};
+    use StreamRole::{Dead, Jobs, Later, Results, Runs, State};
     use Verdict::{Note, Problem, Warning};
 
     let of = |verdict, consequence, remedy| Meaning { verdict, consequence, remedy };
@@ -38,6 +38,10 @@ pub(in crate::doctor) fn meaning(role: StreamRole, difference: &Difference) -> M
     let less = limit(&difference.stands) < limit(&difference.wanted);
     match (difference.setting.as_str(), role) {
         ("discard", Jobs) => of(Problem, "when it is full, accepted jobs are dropped", Update),
+        ("max_age" | "max_bytes" | "max_msgs" | "max_msgs_per_subject", Runs) => {
+            of(Problem, "past it, runs lose their logs and start over, or cannot be settled", Update)
+        }
+        ("allow_rollup_hdrs", Runs) => of(Problem, "logs of runs are never ended, and fill it", Update),
         ("discard", State) => of(Problem, "when it is full, records are dropped", Update),
         ("discard", Later) => of(Problem, "schedules are refused", Update),
         ("discard", _) => of(Problem, "when it is full, nothing can be settled", Update),
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_loses_jobs_is_a_problem_and_what_may_is_a_warning() {
-        use StreamRole::{Dead, Jobs, Later, Results, State};
+        use StreamRole::{Dead, Jobs, Later, Results, Runs, State};
         let table = [
             (Jobs, "discard", "\"old\"", "\"new\"", Verdict::Problem, Remedy::Update),
             (Jobs, "retention", "\"limits\"", "\"workqueue\"", Verdict::Problem, Remedy::Anew),
@@ -137,6 +141,9 @@ mod tests {
             (Jobs, "no_ack", "true", "false", Verdict::Problem, Remedy::ByHand),
             (Later, "max_bytes", "1048576", "-1", Verdict::Problem, Remedy::Update),
             (Later, "discard", "\"new\"", "\"old\"", Verdict::Problem, Remedy::Update),
+            (Runs, "max_age", "1000000000", "0", Verdict::Problem, Remedy::Update),
+            (Runs, "max_bytes", "1048576", "-1", Verdict::Problem, Remedy::Update),
+            (Runs, "allow_rollup_hdrs", "false", "true", Verdict::Problem, Remedy::Update),
             (Results, "max_age", "1000000000", "86400000000000", Verdict::Warning, Remedy::Update),
             (Results, "max_age", "0", "86400000000000", Verdict::Note, Remedy::Update),
             (Results, "max_msgs_per_subject", "1", "-1", Verdict::Problem, Remedy::ByHand),

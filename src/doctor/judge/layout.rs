@@ -1,6 +1,6 @@
 //! The factory as it stands at the broker: whether it is set up, and each stream as it should be.
 
-use wf_nats::{CheckupError, LayoutFacts, StreamFacts, StreamRole};
+use wf_nats::{CheckupError, LayoutFacts, ServerFacts, StreamFacts, StreamRole};
 
 use super::super::finding::shown;
 use super::super::{Check, Finding, Verdict};
@@ -97,6 +97,43 @@ fn differing(role: StreamRole, name: &str, facts: &StreamFacts) -> Finding {
     Finding::new(Check::Streams, verdict, found).of(name).advice(advice.join("; "))
 }
 
+/// `setup`, with the JetStream domain in which the factory is looked for, where there are domains.
+pub(in crate::doctor) fn in_domain(mut setup: Finding, server: &ServerFacts, configured: Option<&str>, set_up: bool) -> Finding {
+    match (configured, server.domain.as_deref()) {
+        (Some(domain), own) => {
+            let own = own.filter(|own| *own != domain).map(|own| format!(", reached through a server of domain {}", shown(own)));
+            setup.found.push_str(&format!("; in JetStream domain {domain}{}", own.unwrap_or_default()));
+        }
+        (None, Some(own)) if set_up => setup.found.push_str(&format!("; in JetStream domain {}", shown(own))),
+        (None, Some(own)) => {
+            let own = shown(own);
+            setup.found.push_str(&format!("; the server is in JetStream domain {own}, and broker.domain is unset"));
+            setup = setup.advice(format!(
+                "set broker.domain to the domain of the factory; only if one of its own is meant here, run `wf broker setup \
+                 --broker-domain {own}`"
+            ));
+        }
+        (None, None) => {}
+    }
+    setup
+}
+
+/// What there is to say of so many factories that store what is published here.
+pub(in crate::doctor) fn second(factories: usize, set_up: bool) -> Option<Finding> {
+    let (found, advice) = match (factories, set_up) {
+        (2.., _) => (
+            "more than one JetStream stores what is published here, each for a factory of its own: jobs run more than once",
+            "keep one of them: let executors run the other empty, remove its streams, and set broker.domain on the nodes there",
+        ),
+        (1, false) => (
+            "another JetStream, that this server is linked to, has a factory of this prefix",
+            "set broker.domain to the domain of that factory; a second one here would run every job again",
+        ),
+        _ => return None,
+    };
+    Some(Finding::problem(Check::Setup, found).advice(advice))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
@@ -136,6 +173,22 @@ mod tests {
             let finding = setup(&layout);
             assert!(finding.verdict == verdict && finding.found.contains(text), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn a_domain_is_told_and_a_second_factory_is_a_problem() {
+        let server = |domain: Option<&str>| ServerFacts { domain: domain.map(str::to_owned), ..ServerFacts::default() };
+        let told = |own, configured, set_up| in_domain(Finding::ok(Check::Setup, "x"), &server(own), configured, set_up);
+        assert_eq!(told(None, None, true).found, "x");
+        assert_eq!(told(Some("hub"), None, true).found, "x; in JetStream domain hub");
+        assert_eq!(told(Some("hub"), Some("hub"), true).found, "x; in JetStream domain hub");
+        let leaf = told(Some("leaf"), Some("hub"), true);
+        assert_eq!(leaf.found, "x; in JetStream domain hub, reached through a server of domain leaf");
+        let unnamed = told(Some("leaf"), None, false);
+        assert!(unnamed.found.contains("broker.domain is unset") && unnamed.advice.unwrap().contains("--broker-domain leaf"));
+        assert_eq!([second(0, false), second(0, true), second(1, true)], [None, None, None]);
+        assert!(second(1, false).unwrap().found.contains("another JetStream"));
+        assert_eq!(second(2, true).unwrap().verdict, Verdict::Problem);
     }
 
     #[test]

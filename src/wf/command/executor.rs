@@ -53,6 +53,7 @@ pub(super) async fn finish(executor: Executor, config: &Config) {
         finished = report.finished,
         released = report.released,
         abandoned = report.abandoned,
+        unstopped = report.unstopped,
         confirmed = report.confirmed,
         took = ?report.took,
         "drained"

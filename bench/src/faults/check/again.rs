@@ -21,6 +21,9 @@ const UNFENCED: u64 = 1_000 + SETTLING;
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     let judge = Judge::new(evidence);
     calls(evidence, findings);
+    if evidence.begins_once {
+        begun_again(evidence, findings);
+    }
     let mut runs: BTreeMap<(JobId, u32), Vec<&Run>> = BTreeMap::new();
     for run in &evidence.runs {
         runs.entry((run.id, run.attempt)).or_default().push(run);
@@ -57,6 +60,37 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
                 findings.say(|| format!("duplicated: {} ({id}, attempt {attempt}): {first}, {settled}, {second}", again[0].key));
             }
         }
+    }
+}
+
+/// The share of runs that a process may begin a second time although it has ended them before: a message that its producer
+/// sent again to a broker that had forgotten it is stored a second time, and runs a second time.
+const FORGOTTEN: f64 = 0.02;
+
+/// Runs that a process began although it had begun them before. None may be while it still holds the first: that message is
+/// the one it has.
+fn begun_again(evidence: &Evidence, findings: &mut Findings) {
+    let mut begun: BTreeMap<(JobId, u32, &str, u32), Vec<&Run>> = BTreeMap::new();
+    for run in &evidence.runs {
+        begun.entry((run.id, run.attempt, run.node.as_str(), run.process)).or_default().push(run);
+    }
+    let mut after = 0;
+    for ((id, attempt, node, _), mut runs) in begun {
+        runs.sort_by_key(|run| run.begun);
+        for pair in runs.windows(2) {
+            if pair[0].ended.is_none_or(|(at, _)| at > pair[1].begun) {
+                findings.broken += 1;
+                findings
+                    .say(|| format!("broken: {} ({id}, attempt {attempt}) was begun on {node} while it ran there", pair[0].key));
+            } else {
+                after += 1;
+            }
+        }
+    }
+    if after as f64 > FORGOTTEN * evidence.runs.len() as f64 {
+        findings.broken += after;
+        findings
+            .say(|| format!("broken: {after} of {} runs were begun again on the node that had ended them", evidence.runs.len()));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::faults::site::Site;
 /// The stream whose leader is struck.
 const JOBS: &str = "WF_JOBS";
 /// All of them.
-const STREAMS: &[&str] = &[JOBS, "WF_LATER", "WF_RESULTS", "WF_DEAD", "KV_WF_STATE"];
+const STREAMS: &[&str] = &[JOBS, "WF_LATER", "WF_RUNS", "WF_RESULTS", "WF_DEAD", "KV_WF_STATE"];
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let of_cluster =

@@ -84,14 +84,15 @@ fn who_has_waited_for_its_turn_looks_again() {
         let again = second.take().unwrap();
         let node = world.node(&second, again.run, &Arc::default());
         let work = Work::read(&again, node.options.reading()).unwrap();
-        let held = node.renewals.hold(&again).unwrap();
-        let (mut settling, mut settled, _) = Settling::take_up(node, work, held, again.delivered).await.unwrap();
+        let (found, also) = (Found::look_up(&node, &work).await.unwrap(), Found::look_up(&node, &work).await.unwrap());
         // The one before it was heard of no more, and is there all the same.
         world.live(&first, delivery).await;
-        settling.catch_up(&mut settled).await.unwrap();
-        assert_eq!(settled, [false], "it has looked just now");
+        let take_up = async |found| {
+            let held = node.renewals.hold(&again).unwrap();
+            Settling::take_up(node.clone(), work.clone(), held, again.delivered, Some(found)).await.unwrap().1
+        };
+        assert_eq!(take_up(found).await, [false], "it has looked just now");
         tokio::time::sleep(FRESH * 2).await;
-        settling.catch_up(&mut settled).await.unwrap();
-        assert_eq!(settled, [true]);
+        assert_eq!(take_up(also).await, [true]);
     });
 }
