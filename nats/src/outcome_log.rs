@@ -202,7 +202,9 @@ fn of_message(id: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     // An id that cannot be in a header did not come in one.
     match id.parse::<HeaderValue>() {
-        Ok(value) if !id.is_empty() => drop(headers.insert(MESSAGE, value)),
+        Ok(value) if !id.is_empty() => {
+            headers.insert(MESSAGE, value);
+        }
         _ => {}
     }
     headers
