@@ -58,6 +58,7 @@ macro_rules! conformance_tests {
                 of_one_id_at_once_one_is_stored,
                 a_message_too_large_is_refused,
                 a_full_lane_refuses_until_there_is_room,
+                a_full_lane_knows_what_it_has,
                 a_full_lane_blocks_no_other,
                 together_all_are_stored,
                 together_again_is_success,

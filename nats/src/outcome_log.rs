@@ -201,11 +201,10 @@ pub(crate) fn end_of(layout: &Layout, end: &LogEnd, window: Duration) -> Part {
 fn of_message(id: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     // An id that cannot be in a header did not come in one.
-    match id.parse::<HeaderValue>() {
-        Ok(value) if !id.is_empty() => {
-            headers.insert(MESSAGE, value);
-        }
-        _ => {}
+    if let Ok(value) = id.parse::<HeaderValue>()
+        && !id.is_empty()
+    {
+        headers.insert(MESSAGE, value);
     }
     headers
 }

@@ -52,9 +52,9 @@ pub(crate) enum Store {
     Server(String),
     /// In a cluster of three, three times, and without links that the scenario could cut.
     Cluster,
-    /// At a hub; executors are at a leaf node of it. With domains, both have a JetStream in a domain of its own, and all
-    /// nodes are told that of the hub; without, only the hub has one.
-    Leaf { domains: bool },
+    /// At a hub with a JetStream domain, which all nodes are told; executors are at a leaf node of it. The leaf node may have
+    /// a JetStream of its own, in a domain of its own.
+    Leaf { own: bool },
     /// In the one process that takes jobs and runs them; on the disk if there is one.
     Embedded,
 }

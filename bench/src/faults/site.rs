@@ -77,12 +77,9 @@ impl Site {
                 url = started.urls().join(",");
                 cluster = Some(started);
             }
-            Store::Leaf { domains } => {
-                let hub = ServerOptions::new().sync_always(true);
-                let (hub, site) = match domains {
-                    true => (hub.domain(HUB), ServerOptions::new().domain("leaf")),
-                    false => (hub, ServerOptions::new().jetstream(false)),
-                };
+            Store::Leaf { own } => {
+                let hub = ServerOptions::new().sync_always(true).domain(HUB);
+                let site = if *own { ServerOptions::new().domain("leaf") } else { ServerOptions::new().jetstream(false) };
                 let started = tokio::task::block_in_place(|| TestLeaf::start(hub, site));
                 url = started.hub().url();
                 leaf = Some(started);
@@ -96,7 +93,7 @@ impl Site {
         let plan = |name: String, role: &'static str, link: &Option<DelayProxy>| {
             let settings = SETTINGS.iter().map(|(key, value)| format!("{key}={value}"));
             let settings = settings.chain(setup.settings.iter().map(|(key, value)| format!("{key}={value}")));
-            let domain = (setup.store == Store::Leaf { domains: true }).then(|| format!("broker.domain={HUB}"));
+            let domain = matches!(setup.store, Store::Leaf { .. }).then(|| format!("broker.domain={HUB}"));
             let settings = settings.chain(domain);
             let arguments = settings.chain([format!("executor.name={name}")]).collect();
             let clock = setup.moving_clocks.then(|| faketime::environment(&clock_file(folder, &name)));

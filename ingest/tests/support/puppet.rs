@@ -153,8 +153,17 @@ impl Puppet {
     pub async fn record(&self, batch: BatchId, run: u64, format: Format, add: impl FnOnce(&mut RecordBuilder)) {
         let run = RunId::new('j', run);
         let executor = "e1".to_owned();
-        let header =
-            RecordHeader { batch, run, step: 0, writer: 1, executor, at: 1_795_323_672_000, lane: Lane::default(), format };
+        let header = RecordHeader {
+            batch,
+            run,
+            step: 0,
+            writer: 1,
+            executor,
+            at: 1_795_323_672_000,
+            lane: Lane::default(),
+            format,
+            cut: 1 << 18,
+        };
         let mut record = RecordBuilder::new(header);
         add(&mut record);
         let log = RunLog { batch, run, message: "".into() };

@@ -41,10 +41,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn setup(domains: bool) -> Setup {
-    // Jobs that are under way when the hub goes, and when it is back.
-    let mix = Mix { quick: 45, slow: 45, longest_ms: 1_500, ..Mix::default() };
-    Setup { store: Store::Leaf { domains }, mix, begins_once: true, ..Setup::default() }
+fn setup(own: bool) -> Setup {
+    // Jobs that are under way when the hub goes, and when it is back; what is delivered again can only come to where it was.
+    let mix = Mix { quick: 30, slow: 60, longest_ms: 2_500, ..Mix::default() };
+    Setup { store: Store::Leaf { own }, executors: 1, mix, rate: 6.0, begins_once: true, ..Setup::default() }
 }
 
 /// Kills the hub, and starts it again after so many milliseconds.
