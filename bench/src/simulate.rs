@@ -120,7 +120,8 @@ fn many(args: &SimulateArgs, breaks: &Breaks, next: &AtomicU64, failures: &Atomi
         if let Some(violation) = outcome.violations.first() {
             report.failed += 1;
             let nth = failures.fetch_add(1, SeqCst);
-            let (history, violation) = if nth < args.shrink { shrink(&history, breaks, violation) } else { (history, violation.clone()) };
+            let (history, violation) =
+                if nth < args.shrink { shrink(&history, breaks, violation) } else { (history, violation.clone()) };
             if nth < args.shrink {
                 tell(&format!("seed {seed} broke a promise: {}: {}\n{history}", violation.what, violation.detail));
                 if let Some(folder) = &args.keep {

@@ -80,9 +80,7 @@ impl SpoolStore for Mounted {
             }
         }
         match fate {
-            Written::Failed | Written::WholeAndFailed => {
-                Err(DiskError::new(io::Error::other("the disk does not take anything")))
-            }
+            Written::Failed | Written::WholeAndFailed => Err(DiskError::new(io::Error::other("the disk does not take anything"))),
             // Who is told so by a dead process cannot be told.
             Written::Whole | Written::Nothing => Ok(()),
         }

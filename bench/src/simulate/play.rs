@@ -13,12 +13,12 @@ use super::breaks::Breaks;
 use super::broker::{Session, pump};
 use super::clock;
 use super::history::{Fault, History, Place, Role, Spec, Step, What};
+use super::job;
 use super::node::ingest::Front;
 use super::node::{executor, ingest, run};
 use super::strike::strike;
 use super::truth::{Violation, Way};
 use super::world::{Inner, World, ms};
-use super::job;
 
 /// What came of a history.
 pub(crate) struct Outcome {
@@ -170,7 +170,8 @@ async fn tend(world: World) {
             let up = world.down.filter(|until| *until > now);
             let cuts = world.nodes.iter().filter_map(|node| node.cut.map(|(_, until)| until)).filter(|until| *until > now).min();
             let event = world.server.next_event(now, wall).map(|at| up.map_or(at, |up| at.max(up)));
-            let owed = world.sources.values().filter_map(|source| source.owed.front()).map(|(at, _)| *at).filter(|at| *at > now).min();
+            let owed =
+                world.sources.values().filter_map(|source| source.owed.front()).map(|(at, _)| *at).filter(|at| *at > now).min();
             event.into_iter().chain(cuts).chain(owed).chain(up).min()
         };
         match next {

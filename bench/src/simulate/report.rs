@@ -89,7 +89,11 @@ impl Report {
         }
         tell("how often a node was gone at each point:");
         for point in points() {
-            tell(&format!("  {:<44} {:>8}", point.trim_start_matches("point: "), self.hits.get(&point).copied().unwrap_or_default()));
+            tell(&format!(
+                "  {:<44} {:>8}",
+                point.trim_start_matches("point: "),
+                self.hits.get(&point).copied().unwrap_or_default()
+            ));
         }
         let missing = self.missing();
         if !missing.is_empty() && self.seeds >= 1_000 {

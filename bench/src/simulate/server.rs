@@ -167,13 +167,7 @@ impl Server {
     ///
     /// # Errors
     /// `TooLarge`.
-    pub(crate) fn publish_at(
-        &mut self,
-        uid: u64,
-        scheduled: Scheduled,
-        now: Instant,
-        at: Millis,
-    ) -> Result<bool, BrokerError> {
+    pub(crate) fn publish_at(&mut self, uid: u64, scheduled: Scheduled, now: Instant, at: Millis) -> Result<bool, BrokerError> {
         self.fits(&scheduled.bytes)?;
         let name = format!("s {} {} {}", scheduled.key, scheduled.due, super::world::hash(&scheduled.bytes));
         if self.knows(&name, now) {

@@ -65,8 +65,7 @@ impl Shrinking<'_> {
     fn simplify_steps(&mut self) {
         let mut at = 0;
         while at < self.best.steps.len() {
-            while let Some(simpler) =
-                simpler(&self.best.steps[at]).into_iter().find_map(|step| self.with(at, step).then_some(()))
+            while let Some(simpler) = simpler(&self.best.steps[at]).into_iter().find_map(|step| self.with(at, step).then_some(()))
             {
                 let () = simpler;
             }

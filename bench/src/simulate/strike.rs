@@ -42,7 +42,9 @@ pub(crate) fn strike(world: &World, fault: &Fault) {
                 world.alarm.notify_one();
             }
         }
-        Fault::Restart { down_ms, acks_ms, ids, counts, leases } => restart(&mut world, now, down_ms, acks_ms, ids, counts, leases),
+        Fault::Restart { down_ms, acks_ms, ids, counts, leases } => {
+            restart(&mut world, now, down_ms, acks_ms, ids, counts, leases)
+        }
         Fault::Rollback { .. } => rollback(&mut world, now),
         Fault::Full { place, ms: time } => {
             if let Some(lane) = lane(place) {
@@ -116,9 +118,10 @@ fn repeat(world: &mut Inner, now: Instant, count: usize) {
     for run in world.server.out(count) {
         let Some(kept) = world.server.messages.get(&run) else { continue };
         let lane = kept.lane.clone();
-        let able = world.sources.iter().find(|(_, source)| {
-            source.lane == lane && source.messages > 0 && source.bytes > 0 && world.sends(source.node, now)
-        });
+        let able = world
+            .sources
+            .iter()
+            .find(|(_, source)| source.lane == lane && source.messages > 0 && source.bytes > 0 && world.sends(source.node, now));
         let Some(number) = able.map(|(number, _)| *number) else { continue };
         world.hit("delivered again");
         world.truth.disturb(None, now);

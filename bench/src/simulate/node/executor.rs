@@ -16,9 +16,8 @@ fn options(world: &World, name: String) -> Result<ExecutorOptions, String> {
         (world.setting.slots, world.setting.turns, world.breaks.has(super::super::breaks::Break::A9))
     };
     let queues = Place::QUEUES.iter().filter_map(|queue| Queue::new(queue).ok());
-    let options = ExecutorOptions::new(name)
-        .and_then(|options| options.concurrency(slots.into()))
-        .map_err(|error| error.to_string())?;
+    let options =
+        ExecutorOptions::new(name).and_then(|options| options.concurrency(slots.into())).map_err(|error| error.to_string())?;
     let _ = hold;
     Ok(options.serving(queues).turns(turns.into()))
 }

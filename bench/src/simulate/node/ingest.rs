@@ -65,7 +65,15 @@ pub(crate) async fn live(world: World, front: Front, node: usize, index: u8) {
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Posts `jobs`, whose tags begin at `first`; with a key, again and again.
-pub(crate) async fn post(world: World, front: Front, index: u8, first: u32, key: Option<String>, jobs: Vec<Spec>, again: Vec<u32>) {
+pub(crate) async fn post(
+    world: World,
+    front: Front,
+    index: u8,
+    first: u32,
+    key: Option<String>,
+    jobs: Vec<Spec>,
+    again: Vec<u32>,
+) {
     let mut pauses = again.into_iter();
     loop {
         call(&world, &front, index, first, key.as_deref(), &jobs).await;

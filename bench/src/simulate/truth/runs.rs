@@ -89,7 +89,8 @@ impl Truth {
             return self.violated("settled runs again", detail);
         }
         if attempt.starts.len() + 1 > MOST_STARTS {
-            return self.violated("runs for ever", format!("job {tag} ({job}, attempt {number}) starts the {MOST_STARTS}th time"));
+            return self
+                .violated("runs for ever", format!("job {tag} ({job}, attempt {number}) starts the {MOST_STARTS}th time"));
         }
         let Some(before) = attempt.starts.iter().rev().find(|before| before.message == start.message) else { return };
         // A zombie may have had it for long before it began.
@@ -97,7 +98,8 @@ impl Truth {
         let (node, at) = (before.node, first(before).min(first(&start)));
         if !self.has_reason(node, at, start) {
             let ms = clock::elapsed();
-            let detail = format!("at {ms} ms: job {tag} ({job}, attempt {number}) starts again, and nothing had happened to its executor");
+            let detail =
+                format!("at {ms} ms: job {tag} ({job}, attempt {number}) starts again, and nothing had happened to its executor");
             self.unexplained.push((node, at, start, detail));
         }
     }
