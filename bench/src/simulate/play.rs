@@ -64,6 +64,7 @@ struct Callers {
     world: World,
     front: Front,
     tasks: JoinSet<()>,
+    runs: JoinSet<()>,
     /// The nodes that run files, by the number of the step.
     files: BTreeMap<u32, usize>,
     cli: usize,
@@ -89,7 +90,7 @@ async fn all(history: &History, world: &World) {
     let cli = world.lock().add_node(Role::Cli, 0);
     world.lock().begin(cli);
     nodes.spawn(tend(world.clone()));
-    let mut callers = Callers { world: world.clone(), front: front.clone(), tasks: JoinSet::new(), files, cli };
+    let mut callers = Callers { world: world.clone(), front: front.clone(), tasks: JoinSet::new(), runs: JoinSet::new(), files, cli };
     let began = Instant::now();
     nodes.spawn(snapshots(snapshot_times(history), world.clone(), began));
     for step in &history.steps {
@@ -97,9 +98,9 @@ async fn all(history: &History, world: &World) {
         callers.take(step, history.setting.ingests);
     }
     heal(world);
-    let rested = rest(world, &front, &mut callers.tasks).await;
+    let rested = rest(world, &front, &mut callers).await;
     if !rested {
-        stuck(world, &front, callers.tasks.len());
+        stuck(world, &front, &callers);
     }
     close(world, &executors).await;
 }
@@ -125,7 +126,7 @@ impl Callers {
                 self.ask(first, jobs, Way::File);
                 let Some(node) = self.files.get(&step.number).copied() else { return };
                 let file = run::File { node, first, jobs: jobs.clone(), kills: kills.clone() };
-                self.tasks.spawn(run::live(world, file));
+                self.runs.spawn(run::live(world, file));
             }
             What::Fault(fault) => strike(&world, fault),
         }
@@ -239,15 +240,16 @@ fn heal(world: &World) {
 }
 
 /// Waits until nothing is left to do: whether that came.
-async fn rest(world: &World, front: &Front, callers: &mut JoinSet<()>) -> bool {
+async fn rest(world: &World, front: &Front, callers: &mut Callers) -> bool {
     let until = Instant::now() + REST;
     loop {
-        while callers.try_join_next().is_some() {}
+        while callers.tasks.try_join_next().is_some() || callers.runs.try_join_next().is_some() {}
         let idle = {
             let world = world.lock();
-            world.server.messages.is_empty() && world.server.later.is_empty()
+            // A run whose jobs a rollback took away waits for them.
+            (callers.runs.is_empty() || world.truth.is_rolled_back()) && world.server.messages.is_empty() && world.server.later.is_empty()
         };
-        if idle && callers.is_empty() && front.spooled() == 0 {
+        if idle && callers.tasks.is_empty() && front.spooled() == 0 {
             return true;
         }
         if Instant::now() >= until {
@@ -257,7 +259,8 @@ async fn rest(world: &World, front: &Front, callers: &mut JoinSet<()>) -> bool {
     }
 }
 
-fn stuck(world: &World, front: &Front, callers: usize) {
+fn stuck(world: &World, front: &Front, callers: &Callers) {
+    let (callers, runs) = (callers.tasks.len(), callers.runs.len());
     let mut world = world.lock();
     let left: Vec<String> = world
         .server
@@ -267,7 +270,7 @@ fn stuck(world: &World, front: &Front, callers: usize) {
         .take(5)
         .collect();
     let (later, spooled) = (world.server.later.len(), front.spooled());
-    let detail = format!("{callers} callers, {later} for later, {spooled} spooled, messages: {}", left.join("; "));
+    let detail = format!("{callers} callers, {runs} files, {later} for later, {spooled} spooled, messages: {}", left.join("; "));
     world.truth.violated("stuck", detail);
 }
 

@@ -116,6 +116,7 @@ pub(crate) struct Truth {
     patience: Option<Duration>,
     /// When ids of the dedup window were forgotten.
     forgotten: Vec<Instant>,
+    rolled_back: bool,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -134,6 +135,7 @@ impl Truth {
             window,
             patience,
             forgotten: Vec::new(),
+            rolled_back: false,
             violations: Vec::new(),
         }
     }
@@ -165,6 +167,11 @@ impl Truth {
     /// The tag of a job.
     pub(crate) fn tag_of(&self, job: JobId) -> Option<u32> {
         self.attempts.range((job, 0)..=(job, u32::MAX)).next().map(|(_, attempt)| attempt.tag)
+    }
+
+    /// Whether the store was ever rolled back.
+    pub(crate) fn is_rolled_back(&self) -> bool {
+        self.rolled_back
     }
 
     /// Whether something was taken away of any of these jobs.
@@ -231,6 +238,7 @@ impl Truth {
             }
         }
         self.looked.clear();
+        self.rolled_back = true;
         self.forget_ids(Instant::now());
         self.disturb(None, Instant::now());
     }

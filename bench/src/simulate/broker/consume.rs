@@ -14,7 +14,7 @@ use super::super::breaks::Break;
 use super::super::history::{Mishap, Op};
 use super::super::world::{Inner, Mail, NOTICED, Source, ms};
 use super::settle::Hold;
-use super::{Session, fallback};
+use super::Session;
 
 impl Consume for Session {
     fn lane(&self, lane: Lane) -> BoxFuture<'_, Box<dyn DeliverySource>> {
@@ -198,8 +198,7 @@ pub(crate) fn send(world: &mut Inner, run: RunId, number: u64, now: Instant) {
     let lost = world.is_cut(node, now) || matches!(mishap, Some(Mishap::LoseRequest | Mishap::LoseAnswer));
     world.truth.delivered(kept.uid, node, life);
     world.say(|| format!("{run} goes to node {node}/{life} the {}th time{}", kept.delivered, if lost { ", lost" } else { "" }));
-    let same = world.breaks.has(Break::A2);
-    let fallback_id = if same { fallback(run, 0, "") } else { fallback(run, kept.at, &kept.id) };
+    let fallback_id = world.fallback(run, kept.at, &kept.id);
     let done = AtomicBool::new(false);
     let hold = Hold { session, lane: kept.lane.clone(), run, uid: kept.uid, done };
     let delivery = Delivery {

@@ -8,14 +8,14 @@ use wf_schema::BatchId;
 use super::super::history::Op;
 use super::super::server::Server;
 use super::super::world::{Inner, hash};
-use super::{Session, fallback, pump};
+use super::{Session, pump};
 
 /// Stores `message` and tells the truth.
 fn store(world: &mut Inner, message: &Message, now: tokio::time::Instant) -> Result<Stored, BrokerError> {
     let (uid, at) = (world.number(), world.wall());
     let run = world.server.publish(uid, &message.lane, &message.id, &message.bytes, now, at)?;
     if let Some(run) = run {
-        let id = fallback(run, at, &message.id);
+        let id = world.fallback(run, at, &message.id);
         world.truth.stored(uid, Some(run), &message.lane, &message.id, &message.bytes, id);
         world.say(|| format!("{} is stored as {run} in {}", message.id, message.lane));
     }

@@ -40,6 +40,10 @@ pub(crate) async fn live(world: World, file: File) {
     let (lines, mut kills) = (Lines::default(), kills.into_iter());
     let mut earlier = Earlier::Refuse;
     for _ in 0..TRIES {
+        if world.lock().truth.is_rolled_back() {
+            // Its journal and its jobs may be as they were at different times.
+            return;
+        }
         let (life, died) = {
             let mut world = world.lock();
             (world.begin(node), world.nodes[node].died.clone())

@@ -32,7 +32,6 @@ pub(crate) struct Logged {
 #[derive(Clone, Debug)]
 pub(crate) struct Copy {
     batch: BatchId,
-    step: u32,
     record: LoggedRecord,
     at: Instant,
     wall: Millis,
@@ -128,7 +127,7 @@ impl Server {
         }
         self.ids.insert(name, (now, None));
         let record = LoggedRecord { run: log.run, version: Version(self.sequence('c')), bytes };
-        self.copies.push_back(Copy { batch: log.batch, step, record, at: now, wall: clock::millis(0) });
+        self.copies.push_back(Copy { batch: log.batch, record, at: now, wall: clock::millis(0) });
         let most = self.bounds.copies;
         self.evict(most);
         Ok(true)
@@ -137,7 +136,8 @@ impl Server {
     /// All copies of records of `batch` that were there at `at`.
     pub(crate) fn read(&self, batch: BatchId, at: Instant) -> Vec<LoggedRecord> {
         let mut copies: Vec<&Copy> = self.copies.iter().filter(|copy| copy.batch == batch && copy.at <= at).collect();
-        copies.sort_by_key(|copy| (copy.record.run, copy.step, copy.record.version));
+        // In the order in which they were stored, whatever their steps.
+        copies.sort_by_key(|copy| (copy.record.run, copy.record.version));
         copies.into_iter().map(|copy| copy.record.clone()).collect()
     }
 
