@@ -141,6 +141,14 @@ impl Draw {
             let (at, what) = (self.rng.u32(..ACTIVE), self.post(true));
             self.add(at, what);
         }
+        // Whoever repeats a request of which nobody knows the end looks for its jobs.
+        let op = *pick(&mut self.rng, &[Op::Publish, Op::Publish, Op::PublishAll, Op::Update]);
+        let mishaps = [Mishap::CrashBefore, Mishap::CrashAfter, Mishap::LoseAnswer, Mishap::LoseRequest];
+        let (what, then) = (*pick(&mut self.rng, &mishaps), *pick(&mut self.rng, &mishaps));
+        self.add(0, What::Fault(Fault::Op { role: Role::Ingest, op, nth: 1, what }));
+        if self.rng.bool() {
+            self.add(0, What::Fault(Fault::Op { role: Role::Ingest, op: Op::Trace, nth: 1, what: then }));
+        }
     }
 
     fn files(&mut self, setting: &mut Setting) {

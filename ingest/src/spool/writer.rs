@@ -1,7 +1,7 @@
 //! The writer: one thread that makes all changes. It takes whatever waits, commits it as one, and only then answers, so
 //! that the slower the disk is, the more share a sync (group commit).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -52,9 +52,30 @@ impl Ops {
         match self {
             Self::Thread(ops) => ops.send(op).map_err(|_| SpoolError::Closed),
             Self::Here(writer) => {
-                writer.lock().do_one(op);
+                let again = {
+                    let mut told = writer.lock();
+                    told.do_one(op);
+                    !told.removals.is_empty() && !std::mem::replace(&mut told.mending, true)
+                };
+                if again {
+                    tokio::spawn(mend_here(Arc::downgrade(writer)));
+                }
                 Ok(())
             }
+        }
+    }
+}
+
+/// Tries removals again that failed, as the thread does.
+async fn mend_here(writer: Weak<Mutex<Writer>>) {
+    loop {
+        tokio::time::sleep(MEND_AFTER).await;
+        let Some(writer) = writer.upgrade() else { return };
+        let mut writer = writer.lock();
+        writer.commit(Round::default());
+        if writer.removals.is_empty() {
+            writer.mending = false;
+            return;
         }
     }
 }
@@ -63,6 +84,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// Entries that are to be removed, as soon as the disk lets us.
     removals: Vec<(Slot, Record)>,
+    /// Whether somebody tries them again.
+    mending: bool,
     /// When and how the database failed, if it did.
     broken: Option<(Instant, SpoolError)>,
 }
@@ -83,7 +106,7 @@ struct Round {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, removals: Vec::new(), broken: None }
+        Self { shared, removals: Vec::new(), mending: false, broken: None }
     }
 
     /// Runs until it is closed, or nobody can tell it anything any more.

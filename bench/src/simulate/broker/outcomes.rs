@@ -90,6 +90,7 @@ impl OutcomeLog for Session {
     fn kept_since(&self) -> BoxFuture<'_, Millis> {
         Box::pin(self.ask(Op::Other, 5, "tell what is kept", |world, _| {
             let since = world.server.kept_since;
+            world.say(|| format!("outcomes are kept since {since}"));
             Ok(if world.breaks.has(Break::A6) { 0 } else { since })
         }))
     }
