@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use wf_broker::{
     BoxFuture, Broker, BrokerError, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Hint,
     Key, KeyedRecords, LaneStats, Lease, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Result, Revision, RunLog,
-    Schedule, Scheduled, Stored, Version,
+    Schedule, Scheduled, Stored, Trace, Traced, Traces, Version,
 };
 use wf_schema::{BatchId, DeadLetter, Lane, Limits, Millis, Queue, Record, RunId};
 
@@ -336,6 +336,16 @@ impl Publish for Session {
     fn max_message(&self) -> usize {
         self.max_message
     }
+
+    fn dedup_window(&self) -> Duration {
+        Duration::MAX
+    }
+}
+
+impl Traces for Session {
+    fn trace(&self, _: Vec<Trace>, _: Duration) -> BoxFuture<'_, Vec<Traced>> {
+        left_out("trace")
+    }
 }
 
 impl Schedule for Session {
@@ -422,6 +432,10 @@ impl OutcomeLog for Session {
 
     fn read(&self, _: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
         left_out("read")
+    }
+
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        left_out("kept_since")
     }
 
     fn watch(&self, _: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {
