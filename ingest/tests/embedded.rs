@@ -32,7 +32,7 @@ async fn take(source: &mut Box<dyn DeliverySource>, count: usize) -> HashMap<Job
             let args = String::from_utf8(job.args().to_vec()).unwrap();
             assert!(taken.insert(job.id(), (args, delivery.clone())).is_none());
         }
-        delivery.lease.ack(None);
+        // It stays owned: only of what is stored, outcomes are recorded.
     }
     taken
 }

@@ -4,7 +4,7 @@ mod roles;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ pub enum Op {
     Create,
     Update,
     Get,
+    Trace,
     Ping,
 }
 
@@ -44,6 +45,8 @@ struct Store {
     records: HashMap<Key, Entry>,
     revision: u64,
     log: HashMap<BatchId, Vec<LoggedRecord>>,
+    /// The ids of messages whose runs have ended.
+    ended: HashSet<Arc<str>>,
     /// Faults for the next calls, in order; `None` lets a call pass.
     faults: HashMap<Op, Vec<Option<Fault>>>,
     calls: HashMap<Op, usize>,
@@ -58,6 +61,7 @@ pub struct Puppet {
     full: Mutex<HashSet<Lane>>,
     discards: AtomicBool,
     pub max_message: AtomicUsize,
+    pub window_ms: AtomicU64,
     in_flight: AtomicUsize,
     pub most_in_flight: AtomicUsize,
     changed: broadcast::Sender<BatchId>,
@@ -75,6 +79,7 @@ impl Puppet {
             full: Mutex::default(),
             discards: AtomicBool::new(false),
             max_message: AtomicUsize::new(1 << 20),
+            window_ms: AtomicU64::new(120_000),
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
             changed: broadcast::channel(1_000).0,
@@ -119,6 +124,13 @@ impl Puppet {
     /// Forgets which ids were stored, as a restart does.
     pub fn forget_ids(&self) {
         self.store.lock().ids.clear();
+    }
+
+    /// Runs all that is stored to its end.
+    pub fn run_all(&self) {
+        let store = &mut *self.store.lock();
+        store.ended.extend(store.messages.drain(..).map(|message| message.id));
+        store.ended.extend(store.scheduled.drain().map(|(key, _)| Arc::from(key.as_str())));
     }
 
     pub fn fail(&self, op: Op, faults: impl IntoIterator<Item = Option<Fault>>) {
