@@ -5,6 +5,7 @@
 //! and delays are nowhere else: after a restart everything waits.
 
 mod lane_state;
+mod served;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::Waker;
@@ -17,7 +18,7 @@ use super::EmbeddedOptions;
 use super::bodies::Bodies;
 use super::ended::Ended;
 use super::pauses::Pauses;
-use crate::{LaneStats, LogEnd, Unserved};
+use crate::{LaneStats, LogEnd};
 use lane_state::{LaneState, Seat};
 
 /// Messages that were released for longer than this come again after it: a clock does not reach for ever.
@@ -414,38 +415,6 @@ impl Lanes {
             in_flight: state.owned,
             oldest: again.into_iter().chain(fresh).min(),
             waiting: if held { 0 } else { state.in_vain() as u64 },
-        }
-    }
-
-    /// Lanes in which something waits while they have no source, and nobody holds any of it.
-    pub(super) fn unserved(&self, now: Millis) -> Vec<Unserved> {
-        let alone = |(lane, state): &(&Lane, &LaneState)| {
-            state.ready() as u64 + state.delayed > 0
-                && state.owned == 0
-                && !self.sources.contains_key(*lane)
-                && self.pauses.until(&lane.queue, now).is_none()
-        };
-        let unserved = self.lanes.iter().filter(alone).map(|(lane, _)| {
-            let LaneStats { pending, oldest, .. } = self.stats(lane, now);
-            Unserved { name: lane.to_string(), lane: Some(lane.clone()), messages: pending, oldest }
-        });
-        let mut unserved: Vec<_> = unserved.collect();
-        unserved.sort_by(|a, b| a.name.cmp(&b.name));
-        unserved
-    }
-
-    /// `lane` has a source more.
-    pub(super) fn opened(&mut self, lane: &Lane) {
-        *self.sources.entry(lane.clone()).or_default() += 1;
-    }
-
-    /// `lane` has a source less.
-    pub(super) fn closed(&mut self, lane: &Lane) {
-        if let Some(sources) = self.sources.get_mut(lane) {
-            *sources -= 1;
-            if *sources == 0 {
-                self.sources.remove(lane);
-            }
         }
     }
 
