@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use wf_broker::{
     BoxFuture, Broker, BrokerError, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Hint,
     Key, KeyedRecords, LaneStats, Lease, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Result, Revision, RunLog,
-    Schedule, Scheduled, Stored, Version,
+    Schedule, Scheduled, Stored, Trace, Traced, Traces, Version,
 };
 use wf_schema::{BatchId, DeadLetter, Lane, Limits, Millis, Queue, Record, RunId};
 
@@ -335,6 +335,16 @@ impl Publish for Session {
 
     fn max_message(&self) -> usize {
         self.max_message
+    }
+
+    fn dedup_window(&self) -> Duration {
+        Duration::MAX
+    }
+}
+
+impl Traces for Session {
+    fn trace(&self, _: Vec<Trace>, _: Duration) -> BoxFuture<'_, Vec<Traced>> {
+        left_out("trace")
     }
 }
 

@@ -82,7 +82,8 @@ impl Truth {
             return self.violated("settled runs again", detail);
         }
         if attempt.starts.len() + 1 > MOST_STARTS {
-            return self.violated("runs for ever", format!("job {tag} ({job}, attempt {number}) starts the {MOST_STARTS}th time"));
+            return self
+                .violated("runs for ever", format!("job {tag} ({job}, attempt {number}) starts the {MOST_STARTS}th time"));
         }
         let Some(before) = attempt.starts.iter().rev().find(|before| before.messages == start.messages) else { return };
         if start.messages.len() > 1 {
@@ -92,7 +93,8 @@ impl Truth {
         let (node, at) = (before.node, first(before).min(first(start)));
         if !self.has_reason(node, at, start) {
             let ms = clock::elapsed();
-            let detail = format!("at {ms} ms: job {tag} ({job}, attempt {number}) starts again, and nothing had happened to its executor");
+            let detail =
+                format!("at {ms} ms: job {tag} ({job}, attempt {number}) starts again, and nothing had happened to its executor");
             self.unexplained.push((node, at, start.clone(), detail));
         }
     }
