@@ -87,7 +87,7 @@ pub async fn enqueue(
     let start = Instant::now();
     let meter = Arc::new(Meter::default());
     let progress = Progress::start(meter.clone(), "enqueued", input.size, options.show);
-    let plan = Plan::new(BatchId::new(), options.batch_jobs, options.batch_raw_bytes);
+    let plan = Plan::new(BatchId::new(), options.batch_jobs, options.batch_raw_bytes, broker.max_message());
     let mut segments = cut_ahead(Cutter::new(input.reader, plan, options.limits, options.pause, false)?, stop.clone());
     let publisher = Publisher::new(broker, options.window).patience(options.patience);
     options.tuner.publisher(&publisher);

@@ -7,6 +7,7 @@
 mod chunks;
 mod cutter;
 mod dispatch;
+mod file_id;
 mod lines;
 
 use std::io::Read;
@@ -15,6 +16,7 @@ pub use cutter::{BadLine, CutBatch, Cutter, Due, FeedError, Plan, Segment, Span}
 #[doc(hidden)]
 pub use dispatch::cut_here;
 pub use dispatch::{Wire, cut_ahead, publish};
+pub use file_id::FileId;
 
 /// Where the jobs come from.
 pub struct Input {
@@ -22,6 +24,8 @@ pub struct Input {
     pub name: String,
     /// Its size in bytes, if known.
     pub size: Option<u64>,
+    /// Which file it is, if it is one: results must not go there.
+    pub file: Option<FileId>,
     /// The lines.
     pub reader: Box<dyn Read + Send>,
 }

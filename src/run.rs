@@ -12,18 +12,20 @@
 mod bits;
 mod collector;
 mod counts;
+mod destination;
 mod journal;
 mod line;
+mod lost;
 mod pipeline;
 mod results;
 mod summary;
 
-pub use counts::Counts;
+pub use counts::{Counts, Unknown};
+pub use destination::{Destination, ResultsError};
 pub use journal::{Earlier, JournalError};
 #[doc(hidden)]
 pub use pipeline::run_here;
 pub use pipeline::{RunError, RunOptions, run};
 #[doc(hidden)]
 pub use results::Outlet;
-pub use results::ResultsError;
 pub use summary::Summary;

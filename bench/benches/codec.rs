@@ -100,6 +100,7 @@ fn records(c: &mut Criterion) {
             at: 1,
             lane: Lane::default(),
             format: Format::Json,
+            cut: 1 << 18,
         });
         for n in 0..JOBS as u32 {
             let result = if results { format!("{}.0", n + 100) } else { String::new() };

@@ -32,6 +32,7 @@ pub mod reconnect;
 pub mod records;
 pub mod schedule;
 pub mod settling;
+pub mod traces;
 
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ macro_rules! conformance_tests {
                 of_one_id_at_once_one_is_stored,
                 a_message_too_large_is_refused,
                 a_full_lane_refuses_until_there_is_room,
+                a_full_lane_knows_what_it_has,
                 a_full_lane_blocks_no_other,
                 together_all_are_stored,
                 together_again_is_success,
@@ -72,6 +74,7 @@ macro_rules! conformance_tests {
                 a_key_can_be_used_again,
                 a_repetition_does_not_fire_again,
                 what_was_cancelled_does_not_come,
+                what_was_cancelled_can_be_scheduled_again,
                 what_is_too_large_is_refused,
                 a_full_lane_holds_no_schedule_back,
                 a_cron_ticks,
@@ -162,6 +165,13 @@ macro_rules! conformance_tests {
             settling: [
                 a_late_owner_is_fenced_and_nothing_comes_twice,
             ];
+            traces: [
+                a_message_is_found_from_its_lane_to_its_end,
+                a_schedule_is_found_wherever_it_is,
+                a_batch_is_found_as_long_as_anything_of_it_is_stored,
+                what_was_not_looked_at_is_unknown,
+                outcomes_are_kept_from_a_time_on,
+            ];
         }
     };
 }
@@ -213,6 +223,9 @@ macro_rules! conformance_restart_tests {
                     a_restart_before_the_ack,
                     a_restart_after_the_ack,
                     a_restart_after_every_step,
+                ];
+                traces: [
+                    what_was_stored_is_found_after_a_restart,
                 ];
             }
         }
@@ -277,6 +290,7 @@ mod tests {
             ("records", include_str!("conformance/records.rs")),
             ("schedule", include_str!("conformance/schedule.rs")),
             ("settling", include_str!("conformance/settling.rs")),
+            ("traces", include_str!("conformance/traces.rs")),
         ];
         let mut named: Vec<(&str, &str)> = Vec::new();
         let mut role = "";

@@ -11,6 +11,7 @@ mod outcome_log;
 mod publish;
 mod records;
 mod schedule;
+mod trace;
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +25,7 @@ pub use outcome_log::{Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, RunLog,
 pub use publish::{Message, Publish, Stored};
 pub use records::{Entry, KeyedRecords, Revision};
 pub use schedule::{Cron, Schedule, Scheduled};
+pub use trace::{TRACE_SLACK, Trace, Traced, Traces};
 
 use crate::Result;
 
@@ -31,7 +33,7 @@ use crate::Result;
 pub type BoxFuture<'a, T> = futures::future::BoxFuture<'a, Result<T>>;
 
 /// A whole broker: every role of the contract. Chosen once, shared as `Arc<dyn Broker>`.
-pub trait Broker: Publish + Schedule + Consume + OutcomeLog + KeyedRecords + DeadLetters + Control {
+pub trait Broker: Publish + Schedule + Traces + Consume + OutcomeLog + KeyedRecords + DeadLetters + Control {
     /// One round trip to the broker and back: how long it took.
     ///
     /// # Errors

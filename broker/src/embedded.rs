@@ -30,6 +30,7 @@ mod sequence;
 mod source;
 mod stall;
 mod store;
+mod trace;
 mod watchers;
 mod writer;
 

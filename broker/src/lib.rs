@@ -17,7 +17,7 @@ mod window;
 pub use contract::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeadStats, Delivery, DeliverySource, Entry, Fired,
     Hint, Identity, Key, KeyError, KeyedRecords, LaneStats, Lease, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish,
-    Revision, RunLog, Schedule, Scheduled, Stored, Unserved, Version,
+    Revision, RunLog, Schedule, Scheduled, Stored, TRACE_SLACK, Trace, Traced, Traces, Unserved, Version,
 };
 pub use embedded::{Embedded, EmbeddedOptions, OpenError, OptionsError};
 pub use episode::Episode;

@@ -20,6 +20,9 @@ pub enum OwnError {
         /// The process that has it, if it can be told.
         pid: Option<u32>,
     },
+    /// Its lock file has something else in it.
+    #[error("its file `lock` is not a lock file of this program")]
+    Foreign,
     /// The file system does not allow it.
     #[error("cannot {what}")]
     Io {
@@ -49,7 +52,7 @@ impl OwnFolder {
     /// Locks the folder, which has to be there.
     ///
     /// # Errors
-    /// When somebody else has it, or it cannot be written.
+    /// When somebody else has it, its lock file is not ours, or it cannot be written.
     pub fn lock(path: &Path) -> Result<Self, OwnError> {
         let io = |what| move |source| OwnError::Io { what, source };
         let mut file = OpenOptions::new()
@@ -68,6 +71,12 @@ impl OwnFolder {
                 return Err(OwnError::InUse { pid: read.ok().and_then(|_| pid.trim().parse().ok()) });
             }
             Err(TryLockError::Error(source)) => return Err(io("lock the folder")(source)),
+        }
+        // Somebody else's file may have this name.
+        let mut start = String::new();
+        let read = (&file).take(20).read_to_string(&mut start);
+        if read.is_err() || !start.trim_end().bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(OwnError::Foreign);
         }
         file.set_len(0)
             .and_then(|()| file.rewind())

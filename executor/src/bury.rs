@@ -4,7 +4,7 @@ use bytes::Bytes;
 use wf_schema::{BadItem, DeadLetter, Failure, Header, Record, Remains, State, WireError};
 
 use crate::intake::Work;
-use crate::pack::{Carried, pack};
+use crate::pack::{Carried, Cut, pack};
 use crate::retry::history;
 
 /// What a letter takes beside what is in it: names, times, a failure.
@@ -17,17 +17,17 @@ pub(crate) struct Letter {
     pub(crate) bytes: Bytes,
 }
 
-/// The dead letters for what `record` says has died, of at most `max` bytes each. Follows from the record and the jobs
-/// alone, so whoever repeats it buries the same.
+/// The dead letters for what `record` says has died. Follows from the record, the jobs and the cut alone, so whoever repeats
+/// it buries the same.
 ///
 /// # Errors
 /// When a job does not fit.
-pub(crate) fn letters(record: &Record, work: &Work, max: usize) -> Result<Vec<Letter>, WireError> {
+pub(crate) fn letters(record: &Record, work: &Work, cut: Cut) -> Result<Vec<Letter>, WireError> {
     let letter = |remains| {
         let header = record.header();
         DeadLetter { lane: header.lane.clone(), at: header.at, executor: header.executor.clone(), remains }.encode()
     };
-    let max = room(max);
+    let cut = Cut { several: room(cut.several), one: room(cut.one) };
     let mut letters = Vec::new();
     let mut jobs = Vec::new();
     for outcome in record.iter().filter(|o| matches!(o.state(), State::Discarded | State::Expired)) {
@@ -36,14 +36,14 @@ pub(crate) fn letters(record: &Record, work: &Work, max: usize) -> Result<Vec<Le
                 jobs.push(Carried { job, attempt: outcome.attempt(), history: Some(history(&job, &outcome, record)) });
             }
             (None, Some(item)) => {
-                letters.push(Letter { first: item.index, bytes: letter(raw(undecodable(&item.error), &item.bytes, max)) });
+                letters.push(Letter { first: item.index, bytes: letter(raw(undecodable(&item.error), &item.bytes, cut.one)) });
             }
             (None, None) => {}
         }
     }
     let header: &Header = &work.header;
     letters.extend(
-        pack(header, &jobs, max)?.into_iter().map(|(first, bytes)| Letter { first, bytes: letter(Remains::Jobs(bytes)) }),
+        pack(header, &jobs, cut)?.into_iter().map(|(first, bytes)| Letter { first, bytes: letter(Remains::Jobs(bytes)) }),
     );
     Ok(letters)
 }

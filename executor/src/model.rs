@@ -54,6 +54,8 @@ pub(crate) struct Store {
     pub(crate) log: HashMap<BatchId, Vec<LoggedRecord>>,
     /// What readers see, by batch.
     pub(crate) shown: HashMap<BatchId, Vec<Bytes>>,
+    /// The records that another message of the same name left in a log.
+    pub(crate) others: HashSet<Version>,
     /// The runs that have ended, and for how long that is remembered.
     pub(crate) ended: HashMap<RunId, (Version, Option<Duration>)>,
     pub(crate) dead: Vec<Bytes>,
@@ -80,6 +82,19 @@ impl Store {
     pub(crate) fn fire(&mut self) {
         for (_, scheduled) in std::mem::take(&mut self.scheduled) {
             self.put(scheduled.lane, scheduled.bytes);
+        }
+    }
+
+    /// The window is over in which ids are remembered.
+    pub(crate) fn forget_ids(&mut self) {
+        self.ids.clear();
+    }
+
+    /// So is that in which the ends of logs are.
+    pub(crate) fn forget(&mut self) {
+        self.forget_ids();
+        for (run, _) in std::mem::take(&mut self.ended) {
+            self.log.values_mut().for_each(|log| log.retain(|logged| logged.run != run));
         }
     }
 
@@ -382,8 +397,9 @@ impl OutcomeLog for Session {
         self.ask("read", move |store| {
             let version = store.stands(batch, run);
             let ended = store.ended.contains_key(&run);
-            let log = store.log.get(&batch).into_iter().flatten().filter(|logged| logged.run == run && !ended);
-            Ok(LoggedRun { records: log.cloned().collect(), version, ended })
+            let ours = |logged: &&LoggedRecord| logged.run == run && !ended && !store.others.contains(&logged.version);
+            let records = store.log.get(&batch).into_iter().flatten().filter(ours).cloned().collect();
+            Ok(LoggedRun { records, version, ended })
         })
     }
 

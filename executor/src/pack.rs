@@ -12,16 +12,26 @@ pub(crate) struct Carried<'a> {
     pub(crate) history: Option<Vec<PastFailure>>,
 }
 
-/// `jobs` as messages of at most `max` bytes that any reader takes: one if it fits, else halves of halves. Each comes
-/// with the index of its first job, which makes a name for it: the same jobs are always cut the same way.
+/// How jobs are put into messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// The most bytes of a message with several jobs.
+    pub(crate) several: usize,
+    /// The most bytes of any message: as much as the broker takes.
+    pub(crate) one: usize,
+}
+
+/// `jobs` as messages that any reader takes: one if it fits, else halves of halves. Each comes with the index of its
+/// first job, which makes a name for it: with the same [`Cut::several`] the same jobs are always cut the same way.
 ///
 /// # Errors
 /// When a single job does not fit even without its past failures.
-pub(crate) fn pack(header: &Header, jobs: &[Carried<'_>], max: usize) -> Result<Vec<(u32, Bytes)>, WireError> {
+pub(crate) fn pack(header: &Header, jobs: &[Carried<'_>], cut: Cut) -> Result<Vec<(u32, Bytes)>, WireError> {
     let mut done = Vec::new();
     let mut open = vec![jobs];
     while let Some(jobs) = open.pop() {
         let Some(first) = jobs.first() else { continue };
+        let max = if jobs.len() > 1 { cut.several } else { cut.one };
         if let Some(message) = fit(header, jobs, max) {
             done.push((first.job.index(), message));
         } else if jobs.len() > 1 {
@@ -62,6 +72,10 @@ mod tests {
 
     use super::*;
 
+    fn within(max: usize) -> Cut {
+        Cut { several: max, one: max }
+    }
+
     fn batch(jobs: usize) -> Batch {
         let mut open = BatchBuilder::new(Header::new(BatchId::new(), Format::Json));
         for n in 0..jobs {
@@ -78,7 +92,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_cut_and_nothing_is_lost() {
         let batch = batch(100);
-        let parts = pack(batch.header(), &all(&batch), 2_048).unwrap();
+        let parts = pack(batch.header(), &all(&batch), within(2_048)).unwrap();
         assert!(parts.len() > 10 && parts.iter().all(|(_, part)| part.len() <= 2_048));
         let mut indexes = Vec::new();
         for (first, part) in parts {
@@ -95,10 +109,23 @@ mod tests {
         let message = (0..2_000).map(|_| fastrand::alphanumeric()).collect::<String>();
         let history = vec![PastFailure { attempt: 1, at: 0, failure: Failure::new("t", message) }];
         let jobs = [Carried { job: batch.get(0).unwrap(), attempt: 2, history: Some(history) }];
-        let roomy = pack(batch.header(), &jobs, 4_096).unwrap();
+        let roomy = pack(batch.header(), &jobs, within(4_096)).unwrap();
         assert_eq!(Batch::decode(&roomy[0].1, &Limits::default()).unwrap().get(0).unwrap().history().len(), 1);
-        let narrow = pack(batch.header(), &jobs, 600).unwrap();
+        let narrow = pack(batch.header(), &jobs, within(600)).unwrap();
         assert_eq!(Batch::decode(&narrow[0].1, &Limits::default()).unwrap().get(0).unwrap().history(), []);
-        assert!(pack(batch.header(), &jobs, 100).is_err());
+        assert!(pack(batch.header(), &jobs, within(100)).is_err());
+    }
+
+    #[test]
+    fn how_jobs_are_cut_does_not_depend_on_what_one_may_have() {
+        let batch = batch(100);
+        let cut = |several, one| {
+            let parts = pack(batch.header(), &all(&batch), Cut { several, one }).unwrap();
+            parts.into_iter().map(|(first, _)| first).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(4_096, 4_096), cut(4_096, 1 << 20));
+        assert_ne!(cut(4_096, 1 << 20), cut(2_048, 1 << 20));
+        // Below what one job takes, each goes alone.
+        assert_eq!(cut(10, 1 << 20).len(), 100);
     }
 }

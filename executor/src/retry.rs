@@ -8,7 +8,7 @@ use wf_schema::{BatchId, Header, JobView, Millis, OutcomeView, PastFailure, Reco
 use crate::JobFailure;
 use crate::intake::Work;
 use crate::outcome::Outcome;
-use crate::pack::{Carried, pack};
+use crate::pack::{Carried, Cut, pack};
 
 /// What becomes of the job at `place` that failed at `at`. `random` is uniform in 0..1.
 pub(crate) fn judge(job: &JobView<'_>, place: usize, failure: JobFailure, at: Millis, random: f64) -> Outcome {
@@ -45,12 +45,12 @@ pub(crate) struct Again {
     pub(crate) bytes: Bytes,
 }
 
-/// The messages that bring back the jobs which `record` says go on, of at most `max` bytes each. Follows from the
-/// record and the jobs alone, so whoever repeats it publishes the same.
+/// The messages that bring back the jobs which `record` says go on. Follows from the record, the jobs and the cut alone, so
+/// whoever repeats it publishes the same.
 ///
 /// # Errors
 /// When a job does not fit.
-pub(crate) fn messages(record: &Record, work: &Work, max: usize) -> Result<Vec<Again>, WireError> {
+pub(crate) fn messages(record: &Record, work: &Work, cut: Cut) -> Result<Vec<Again>, WireError> {
     let mut by_due: BTreeMap<Millis, Vec<Carried<'_>>> = BTreeMap::new();
     // Pieces of a batch that was split: each piece has a time of its own, and it has passed.
     let mut pieces: BTreeMap<Millis, Vec<Carried<'_>>> = BTreeMap::new();
@@ -73,7 +73,7 @@ pub(crate) fn messages(record: &Record, work: &Work, max: usize) -> Result<Vec<A
     }
     let mut messages = Vec::new();
     let mut add = |header: &Header, due: Option<Millis>, jobs: &[Carried<'_>]| {
-        messages.extend(pack(header, jobs, max)?.into_iter().map(|(first, bytes)| Again { due, first, bytes }));
+        messages.extend(pack(header, jobs, cut)?.into_iter().map(|(first, bytes)| Again { due, first, bytes }));
         Ok::<_, WireError>(())
     };
     for (due, jobs) in by_due {

@@ -27,7 +27,7 @@ use crate::intake::Work;
 use crate::node::Node;
 use crate::outcome::{Done, End, Outcome};
 use crate::patience::insist;
-use crate::publication::{copy, plan};
+use crate::publication::{Publication, copy, plan};
 use crate::renew::Held;
 use crate::stats::count_up;
 use crate::suspicion::Suspicion;
@@ -38,6 +38,10 @@ const TOGETHER: usize = 16;
 const LARGEST: usize = 4 << 20;
 /// The smallest message that anything is cut down to, in bytes.
 const SMALLEST: usize = 4 * 1024;
+
+/// The most bytes of a message with several jobs that go on or have died. Well below what any server takes, so that all of
+/// them can publish what one has begun to.
+const CUT: usize = 256 * 1024;
 
 /// How long what was read of a run's records counts as what is there; where that is longer, three round trips.
 const FRESH: Duration = Duration::from_millis(500);
@@ -91,6 +95,11 @@ enum Appended {
 }
 
 impl Appended {
+    /// Whether it obliges to more than to show itself.
+    fn obliges(&self) -> bool {
+        matches!(self, Self::Record(..))
+    }
+
     /// What `record`, read from `bytes`, may oblige to.
     fn of(record: Record, bytes: Bytes) -> Self {
         if record.iter().next().is_none() { Self::Silent } else { Self::Record(Box::new(record), bytes) }
@@ -146,18 +155,41 @@ impl Settling {
                 settled[place] = true;
             }
         }
-        match log.records.into_iter().last() {
-            Some((record, bytes)) => self.publish(Appended::of(record, bytes)).await,
-            None => Ok(()),
+        // A record behind another says that all before it is published, unless it only says how.
+        let mut scheduled = Vec::new();
+        for (record, bytes) in log.records.into_iter().rev() {
+            if let Some(Mark::Scheduled(firsts)) = record.mark() {
+                scheduled.extend(firsts);
+                continue;
+            }
+            let appended = Appended::of(record, bytes);
+            let obliges = appended.obliges();
+            self.publish(appended, scheduled).await?;
+            return if obliges { self.note_published().await } else { Ok(()) };
         }
+        Ok(())
     }
 
     /// Says on record what is begun next, before it is.
     pub(crate) async fn mark(&mut self, mark: Mark) -> Result<(), Lost> {
         self.marked = mark != Mark::Nothing;
         let record = RecordBuilder::new(self.header()).marking(mark);
-        let appended = self.append(&[], record.encode()).await?;
-        self.publish(appended).await
+        self.append_silent(&record).await
+    }
+
+    /// Says on record that what the last one obliges to is published, when it may be long before the next. A broker
+    /// remembers what it has stored for a while only; whoever took the run up after that would publish it all again.
+    async fn note_published(&mut self) -> Result<(), Lost> {
+        let record = RecordBuilder::new(self.header());
+        self.append_silent(&record).await
+    }
+
+    /// Appends a record without outcomes: it obliges to nothing.
+    async fn append_silent(&mut self, record: &RecordBuilder) -> Result<(), Lost> {
+        let Appended::Silent = self.append(&[], record.encode()).await? else {
+            return Err(WireError::Malformed("a record without outcomes").into());
+        };
+        Ok(())
     }
 
     /// Its jobs begin: only from now on there is something to settle.
@@ -165,14 +197,23 @@ impl Settling {
         self.since = Instant::now();
     }
 
-    /// Steps 1 and 2 for `outcomes`.
+    /// Steps 1 and 2 for `outcomes`, of a run that goes on, here or elsewhere.
     pub(crate) async fn commit(&mut self, outcomes: &[Outcome]) -> Result<(), Lost> {
+        if self.settle(outcomes).await? { self.note_published().await } else { Ok(()) }
+    }
+
+    /// Steps 1 and 2 for `outcomes`: whether the last record obliged to more than to show itself.
+    async fn settle(&mut self, outcomes: &[Outcome]) -> Result<bool, Lost> {
+        let mut obliged = false;
         let mut size = (self.node.broker.max_message() / 2).min(LARGEST);
         let mut rest = outcomes;
         while !rest.is_empty() {
             let (bytes, count) = self.compose(rest, size);
             match self.append(&rest[..count], bytes).await {
-                Ok(appended) => self.publish(appended).await?,
+                Ok(appended) => {
+                    obliged = appended.obliges();
+                    self.publish(appended, Vec::new()).await?;
+                }
                 Err(Lost::Broker(BrokerError::TooLarge { .. })) if count > 1 && size > SMALLEST => {
                     size /= 2;
                     continue;
@@ -183,7 +224,7 @@ impl Settling {
             rest = &rest[count..];
         }
         self.since = Instant::now();
-        Ok(())
+        Ok(obliged)
     }
 
     /// Steps 1 and 2 for the last jobs of the run, if they need them, and step 3.
@@ -200,7 +241,8 @@ impl Settling {
         match done.plain().filter(|_| quick) {
             // Nothing to say but that all is done, which the ack says by itself, at whatever holder's hands.
             Some(completed) => count_up(&self.node.tally.completed, completed),
-            None => self.commit(&done.into_outcomes()).await?,
+            // The ack follows: nobody has to be told.
+            None => drop(self.settle(&done.into_outcomes()).await?),
         }
         if remember > 0 && self.version == Version::NONE {
             // A batch of no jobs. It was there all the same.
@@ -236,6 +278,7 @@ impl Settling {
             at: now(),
             lane: self.work.lane.clone(),
             format: self.work.header.format,
+            cut: u32::try_from(self.node.broker.max_message().min(CUT)).unwrap_or(u32::MAX),
         }
     }
 
@@ -318,22 +361,35 @@ impl Settling {
         Ok(insist("look for a message", || self.held.stored()).await?)
     }
 
-    /// Step 2.
-    async fn publish(&self, appended: Appended) -> Result<(), Lost> {
+    /// Step 2; `scheduled` are those messages, by their first jobs, that an earlier publisher had to schedule.
+    async fn publish(&mut self, appended: Appended, mut scheduled: Vec<u32>) -> Result<(), Lost> {
         let (step, bytes, record) = match appended {
             Appended::Silent => return Ok(()),
             Appended::Quiet(step, bytes) => (step, bytes, None),
             Appended::Record(record, bytes) => (record.header().step, bytes, Some(record)),
         };
+        let copy = copy(&self.work.log, step, &self.work.lane, bytes);
+        let refused = self.publish_all(record.as_deref(), &scheduled, Some(copy)).await?;
+        let Some(record) = record.filter(|_| !refused.is_empty()) else { return Ok(()) };
+        // The others are stored, and these are surely not. They go another way, and that is on record before they do.
+        scheduled = refused;
+        let mark = RecordBuilder::new(self.header()).marking(Mark::Scheduled(scheduled.clone()));
+        self.append_silent(&mark).await?;
+        self.publish_all(Some(&record), &scheduled, None).await.map(drop)
+    }
+
+    /// Publishes what `record` obliges to, and its copy; without one, only what is `scheduled`. Gives the first jobs of
+    /// those messages that their lane did not take.
+    async fn publish_all(&self, record: Option<&Record>, scheduled: &[u32], copy: Option<Publication>) -> Result<Vec<u32>, Lost> {
         let broker: &dyn Broker = &*self.node.broker;
         let mut max = broker.max_message();
         loop {
-            let copy = copy(&self.work.log, step, &self.work.lane, bytes.clone());
-            let follows = record.as_ref().map(|record| plan(record, &self.work, max)).transpose()?.unwrap_or_default();
-            let each = std::iter::once(copy).chain(follows).map(|publication| publication.publish(broker));
-            match stream::iter(each).buffer_unordered(TOGETHER).try_collect::<()>().await {
+            let follows = record.map(|record| plan(record, &self.work, scheduled, max)).transpose()?.unwrap_or_default();
+            let wanted = follows.into_iter().filter(|publication| copy.is_some() || publication.is_diverted());
+            let each = copy.clone().into_iter().chain(wanted).map(|publication| publication.publish(broker));
+            match stream::iter(each).buffer_unordered(TOGETHER).try_collect::<Vec<_>>().await {
                 Err(BrokerError::TooLarge { .. }) if max > SMALLEST => max /= 2,
-                answer => return Ok(answer?),
+                answer => return Ok(answer?.into_iter().flatten().collect()),
             }
         }
     }

@@ -59,7 +59,7 @@ impl Suspicion {
                 settled[place] = true;
             }
             match record.mark() {
-                None => {}
+                None | Some(Mark::Scheduled(_)) => {}
                 Some(Mark::Nothing) => begun = None,
                 Some(Mark::All) => begun = Some((writer, open(work, &settled).collect())),
                 Some(Mark::Jobs(indexes)) => {

@@ -26,7 +26,7 @@ pub use http::{HttpState, ServeError, Server};
 pub use options::{BatchOptions, HttpOptions, Patience, ProducerOptions, RunTimes};
 pub use outcome::{Outcome, outcome, wait_for_outcome};
 pub use producer::{Pace, PaceSetter, Producer, Submitted};
-pub use publisher::{Published, Publisher, PublisherStats, Sending};
+pub use publisher::{Again, Fate, Published, Publisher, PublisherStats, Sending};
 pub use receipt::{Receipt, StoredIn};
 pub use run_times::MeasuredRunTimes;
 #[doc(hidden)]

@@ -3,18 +3,22 @@
 
 use std::collections::HashMap;
 
-use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, Lane, Millis};
 
 use crate::batcher::{Incoming, Place};
-use crate::{BatchOptions, IdRange, PublishError, Published, Publisher, StoredIn};
+use crate::envelope::Envelope;
+use crate::{BatchOptions, IdRange, PublishError, Publisher, StoredIn};
 
 /// Jobs in the batches that they travel in.
 #[derive(Debug)]
 pub(crate) struct Parcel {
     parts: Vec<Part>,
     runs: Vec<Run>,
+    /// The largest message that it is cut into.
+    max_message: usize,
+    /// For how many seconds the ends of its runs are remembered.
+    remember: u32,
 }
 
 #[derive(Debug)]
@@ -36,6 +40,27 @@ struct Run {
 pub(crate) struct Plan {
     parts: Vec<PlannedPart>,
     runs: Vec<Run>,
+    max_message: usize,
+    remember: u32,
+}
+
+/// What is known of a parcel that may have been published before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// All of it was stored.
+    All,
+    /// Some of it was not, and now is.
+    Completed,
+    /// That cannot be told.
+    Unknown,
+}
+
+/// Why a parcel could not be published.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: PublishError,
+    /// Whether some of it may be stored.
+    pub(crate) in_part: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +71,10 @@ struct PlannedPart {
 
 impl Parcel {
     /// Packs `jobs` into batches that are full by `options` and fit into messages of `max_message` bytes, compressed
-    /// or not.
-    pub(crate) fn pack(jobs: &[Incoming<'_>], options: &BatchOptions, max_message: usize) -> Self {
+    /// or not. The broker is to remember the ends of its runs for `remember` seconds.
+    pub(crate) fn pack(jobs: &[Incoming<'_>], options: &BatchOptions, max_message: usize, remember: u32) -> Self {
         let raw_limit = options.raw_bytes.min(options.wire_bytes.saturating_mul(4)).min(max_message / 2);
-        let mut parcel = Self { parts: Vec::new(), runs: Vec::new() };
+        let mut parcel = Self { parts: Vec::new(), runs: Vec::new(), max_message, remember };
         let mut open: HashMap<Place, usize> = HashMap::new();
         for (job, args, due) in each(jobs) {
             let place = Place { lane: job.lane.clone(), format: job.format, due };
@@ -75,7 +100,8 @@ impl Parcel {
 
     /// Packs `jobs` as `plan` says; `None` if they are not the jobs that it was made for.
     pub(crate) fn repack(jobs: &[Incoming<'_>], plan: &Plan) -> Option<Self> {
-        let mut parcel = Self { parts: Vec::new(), runs: plan.runs.clone() };
+        let Plan { max_message, remember, .. } = *plan;
+        let mut parcel = Self { parts: Vec::new(), runs: plan.runs.clone(), max_message, remember };
         let mut parts: Vec<Option<usize>> = vec![None; plan.parts.len()];
         let mut jobs = each(jobs);
         for run in &plan.runs {
@@ -99,7 +125,8 @@ impl Parcel {
     /// Where the jobs go.
     pub(crate) fn plan(&self) -> Plan {
         let planned = |part: &Part| PlannedPart { id: part.batch.header().id, due: part.due };
-        Plan { parts: self.parts.iter().map(planned).collect(), runs: self.runs.clone() }
+        let Self { max_message, remember, .. } = *self;
+        Plan { parts: self.parts.iter().map(planned).collect(), runs: self.runs.clone(), max_message, remember }
     }
 
     /// The ids of the jobs, in the order of the request.
@@ -119,28 +146,63 @@ impl Parcel {
         self.parts.len() <= 1 || self.parts.iter().all(|part| part.due.is_none())
     }
 
-    /// Publishes what is for now, all of it or nothing, and then what is for later. Publishing the same parcel again
-    /// is deduplicated as far as the broker remembers. Tells where it is.
-    pub(crate) async fn publish(&self, publisher: &Publisher) -> Result<StoredIn, PublishError> {
-        let now: Vec<_> = self.parts.iter().filter(|p| p.due.is_none()).map(|p| (p.lane.clone(), &p.batch)).collect();
-        let published = match &now[..] {
-            [] => Published::default(),
-            [(lane, batch)] => publisher.publish(lane.clone(), batch).await?,
-            _ => publisher.publish_all(&now).await?,
+    /// Publishes what is for now, all of it or nothing, and then what is for later. Tells where it is.
+    pub(crate) async fn publish(&self, publisher: &Publisher) -> Result<StoredIn, Failed> {
+        let (now, later) = self.envelopes().map_err(Failed::whole)?;
+        let none = now.is_empty();
+        let stored = publisher.publish_together(now).await.map_err(Failed::whole)?;
+        // Of several, some may be stored when one is not.
+        let several = !none || later.len() > 1;
+        let later = publisher.publish_each(later).await.map_err(|error| match several {
+            true => Failed { error, in_part: true },
+            false => Failed::whole(error),
+        })?;
+        Ok(stored.stored().max(later.stored()))
+    }
+
+    /// Publishes what is missing of a parcel that was published before, as far as anybody knows: nothing of which it is
+    /// not certain that it is not stored.
+    pub(crate) async fn publish_missing(&self, publisher: &Publisher) -> Result<Found, Failed> {
+        let (now, later) = self.envelopes().map_err(Failed::whole)?;
+        let all: Vec<_> = now.iter().chain(&later).cloned().collect();
+        let known = publisher.whether_stored(&all).await.map_err(Failed::whole)?;
+        let (now_known, later_known) = known.split_at(now.len());
+        // What is for now was published all or none.
+        let now_known = match now_known {
+            [] => Some(true),
+            // Stored together, so one stands for all.
+            known if known.contains(&Some(true)) => Some(true),
+            known if known.contains(&None) => None,
+            _ => Some(false),
         };
-        let mut sending = Vec::new();
-        for part in &self.parts {
-            if let Some(due) = part.due {
-                sending.push(publisher.send_at(part.lane.clone(), due, &part.batch).await?);
-            }
+        if now_known.is_none() || later_known.contains(&None) {
+            return Ok(Found::Unknown);
         }
-        let later = try_join_all(sending).await?;
-        Ok(later.iter().chain([&published]).map(Published::stored).max().unwrap_or_default())
+        let missing: Vec<_> =
+            later.into_iter().zip(later_known).filter(|(_, known)| **known == Some(false)).map(|(part, _)| part).collect();
+        if now_known == Some(true) && missing.is_empty() {
+            return Ok(Found::All);
+        }
+        let in_part = |error| Failed { error, in_part: true };
+        if now_known == Some(false) {
+            publisher.publish_together(now).await.map_err(in_part)?;
+        }
+        publisher.publish_each(missing).await.map_err(in_part)?;
+        Ok(Found::Completed)
+    }
+
+    /// The messages for now, and those for later.
+    fn envelopes(&self) -> Result<(Vec<Envelope>, Vec<Envelope>), PublishError> {
+        let mut all = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            all.extend(Envelope::wrap(&part.lane, part.due, &part.batch, self.max_message)?);
+        }
+        Ok(all.into_iter().partition(|envelope| envelope.due.is_none()))
     }
 
     fn open(&mut self, id: BatchId, lane: &Lane, format: Format, due: Option<Millis>) -> usize {
         // The id's own time, so that the same plan gives the same message.
-        let header = Header { id, enqueued_at: id.millis(), due, format, hops: 0, trace: None, remember: 0 };
+        let header = Header { id, enqueued_at: id.millis(), due, format, hops: 0, trace: None, remember: self.remember };
         self.parts.push(Part { lane: lane.clone(), due, batch: BatchBuilder::new(header) });
         self.parts.len() - 1
     }
@@ -150,6 +212,15 @@ impl Parcel {
             Some(run) if run.part as usize == part => run.count += 1,
             _ => self.runs.push(Run { part: part as u32, count: 1 }),
         }
+    }
+}
+
+impl Failed {
+    /// When nothing of it was stored before.
+    fn whole(error: PublishError) -> Self {
+        // What was tried and not answered may be stored.
+        let in_part = error.is_retryable() || matches!(error, PublishError::Lost);
+        Self { error, in_part }
     }
 }
 
@@ -181,7 +252,7 @@ mod tests {
         let with_due = |shift: u64| -> Vec<_> {
             jobs.iter().enumerate().map(|(n, job)| incoming(job, (n % 7 == 0).then_some(1_000 * shift))).collect()
         };
-        let parcel = Parcel::pack(&with_due(1), &options, 1 << 20);
+        let parcel = Parcel::pack(&with_due(1), &options, 1 << 20, 3_600);
         assert!(parcel.parts.iter().all(|part| part.batch.len() <= 3));
         let plan: Plan = serde_json::from_slice(&serde_json::to_vec(&parcel.plan()).unwrap()).unwrap();
         // A delay counts from another moment by then; the plan's time is kept.

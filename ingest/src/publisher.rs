@@ -1,5 +1,6 @@
 //! The lowest layer: batches into the broker, pipelined, within the window, with retries.
 
+mod again;
 mod stats;
 mod tries;
 
@@ -17,6 +18,7 @@ use crate::breaker::Breaker;
 use crate::envelope::Envelope;
 use crate::{Patience, PublishError, Spool, StoredIn, Window};
 
+pub use again::{Again, Fate};
 use stats::Counters;
 pub use stats::PublisherStats;
 use tries::Kept;
@@ -37,6 +39,8 @@ pub struct Publisher {
     breaker: Option<Breaker>,
     /// Where messages go while the broker cannot be reached.
     spool: Option<Spool>,
+    /// The largest message, if not the broker's largest.
+    max_message: Option<usize>,
 }
 
 /// What was published.
@@ -79,6 +83,7 @@ impl Publisher {
             trouble: Arc::default(),
             breaker: None,
             spool: None,
+            max_message: None,
         }
     }
 
@@ -86,6 +91,17 @@ impl Publisher {
     pub fn patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// The same that cuts batches into messages of at most `bytes`, also if the broker takes larger ones: whoever
+    /// publishes again must cut in the same way as before.
+    pub fn cut_at(mut self, bytes: usize) -> Self {
+        self.max_message = Some(bytes);
+        self
+    }
+
+    pub(super) fn max_message(&self) -> usize {
+        self.max_message.unwrap_or_else(|| self.broker.max_message())
     }
 
     /// The same that gives up at once while `breaker` says that the broker cannot be reached, or, with a spool, puts
@@ -134,7 +150,7 @@ impl Publisher {
     /// # Errors
     /// When a job of it alone is above the broker's limit. What the broker says comes with the future.
     pub async fn send(&self, lane: Lane, batch: &BatchBuilder) -> Result<Sending, PublishError> {
-        self.launch(lane, None, batch).await
+        self.launch(Envelope::wrap(&lane, None, batch, self.max_message())?).await
     }
 
     /// The same for a batch that falls due at `due`, in milliseconds since the Unix epoch.
@@ -142,7 +158,7 @@ impl Publisher {
     /// # Errors
     /// As [`Publisher::send`].
     pub async fn send_at(&self, lane: Lane, due: Millis, batch: &BatchBuilder) -> Result<Sending, PublishError> {
-        self.launch(lane, Some(due), batch).await
+        self.launch(Envelope::wrap(&lane, Some(due), batch, self.max_message())?).await
     }
 
     /// Publishes all of `batches` or none, and waits until they are durable.
@@ -152,19 +168,32 @@ impl Publisher {
     pub async fn publish_all(&self, batches: &[(Lane, &BatchBuilder)]) -> Result<Published, PublishError> {
         let mut envelopes = Vec::with_capacity(batches.len());
         for (lane, batch) in batches {
-            envelopes.extend(Envelope::wrap(lane, None, batch, self.broker.max_message())?);
+            envelopes.extend(Envelope::wrap(lane, None, batch, self.max_message())?);
+        }
+        self.publish_together(envelopes).await
+    }
+
+    /// The same for messages.
+    pub(crate) async fn publish_together(&self, envelopes: Vec<Envelope>) -> Result<Published, PublishError> {
+        if envelopes.len() == 1 {
+            return self.publish_each(envelopes).await;
         }
         let limit = self.broker.max_together();
         if envelopes.len() > limit {
             return Err(PublishError::TooMany { messages: envelopes.len(), limit });
         }
         let wire_bytes = envelopes.iter().map(Envelope::size).sum();
-        let (messages, jobs) = (envelopes.len(), batches.iter().map(|(_, batch)| batch.len()).sum());
+        let (messages, jobs) = (envelopes.len(), envelopes.iter().map(|envelope| envelope.jobs as usize).sum());
         let kept = self.all(envelopes).await?;
         let spooled = if matches!(kept, Kept::Spool) { messages } else { 0 };
         let published = Published { messages, wire_bytes, duplicates: 0, spooled };
         self.counters.add(&published, jobs);
         Ok(published)
+    }
+
+    /// Publishes each of `envelopes`, and waits until all are durable.
+    pub(crate) async fn publish_each(&self, envelopes: Vec<Envelope>) -> Result<Published, PublishError> {
+        self.launch(envelopes).await?.await
     }
 
     /// Why the broker cannot be reached, as long as that is so.
@@ -182,9 +211,10 @@ impl Publisher {
         self.spool.as_ref()
     }
 
-    async fn launch(&self, lane: Lane, due: Option<Millis>, batch: &BatchBuilder) -> Result<Sending, PublishError> {
+    async fn launch(&self, envelopes: Vec<Envelope>) -> Result<Sending, PublishError> {
         let mut sending = Sending { flights: Vec::new(), done: 0, published: Published::default(), failed: None };
-        for envelope in Envelope::wrap(&lane, due, batch, self.broker.max_message())? {
+        let jobs = envelopes.iter().map(|envelope| envelope.jobs as usize).sum();
+        for envelope in envelopes {
             let size = envelope.size();
             let way = self.way(&envelope.lane, 1, size).await?;
             sending.published.messages += 1;
@@ -193,7 +223,7 @@ impl Publisher {
             let publisher = self.clone();
             sending.flights.push(tokio::spawn(async move { publisher.fly(envelope, way).await }));
         }
-        self.counters.jobs(batch.len());
+        self.counters.jobs(jobs);
         Ok(sending)
     }
 }

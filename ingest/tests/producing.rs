@@ -417,3 +417,31 @@ async fn all_or_nothing_is_for_as_many_messages_as_the_broker_takes() {
     assert_eq!(broker.messages().len(), 50);
     assert_eq!(broker.ping().await.unwrap(), Duration::from_millis(1));
 }
+
+/// The broker knows an id for a while only. A message that may have been stored longer ago is looked for before it is
+/// sent again.
+#[tokio::test]
+async fn what_is_in_doubt_for_long_is_looked_for_before_it_is_sent_again() {
+    let patience = Patience { full: Duration::ZERO, away: Duration::from_secs(20) };
+    let once = async |remember: u32, faults: Vec<Option<Fault>>, untold: bool| {
+        let broker = Puppet::new();
+        broker.window_ms.store(0, SeqCst);
+        broker.fail(Op::Publish, faults);
+        broker.fail(Op::Trace, [untold.then_some(Fault::Denied)]);
+        let publisher = Publisher::new(broker.clone(), Window::default()).patience(patience);
+        let mut batch = BatchBuilder::new(Header { remember, ..Header::new(BatchId::new(), Format::Json) });
+        batch.push(&job(1)).unwrap();
+        let published = publisher.publish(Lane::default(), &batch).await;
+        (published.map(|published| published.duplicates), broker.calls(Op::Publish), broker.messages().len())
+    };
+    let (published, calls, stored) = once(0, vec![Some(Fault::AnswerLost)], false).await;
+    assert_eq!((published.unwrap(), calls, stored), (1, 1, 1), "found");
+    let (published, calls, stored) = once(3_600, vec![Some(Fault::Away)], false).await;
+    assert_eq!((published.unwrap(), calls, stored), (0, 2, 1), "known to be missing");
+    let (published, calls, _) = once(3_600, vec![Some(Fault::AnswerLost)], true).await;
+    assert!(matches!(published, Err(PublishError::Broker(_))), "in doubt, and said so");
+    assert_eq!(calls, 1);
+    // Its run would not be remembered, so nobody will ever know: once too often is better than never.
+    let (published, calls, stored) = once(0, vec![Some(Fault::Away)], false).await;
+    assert_eq!((published.unwrap(), calls, stored), (0, 2, 1));
+}

@@ -17,7 +17,7 @@ use support::{Fault, Op, Puppet};
 use wf_ingest::{
     EnqueueError, HttpOptions, Patience, Producer, ProducerOptions, PublishError, Spool, SpoolError, SpoolOptions, StoredIn,
 };
-use wf_schema::{Job, JobId, Lane, Queue};
+use wf_schema::{Batch, Job, JobId, Lane, Limits, Queue};
 
 /// How long a broker is silent before it counts as unreachable here.
 const SILENCE: Duration = Duration::from_millis(100);
@@ -257,4 +257,30 @@ async fn a_crowd_through_an_outage_loses_nothing() {
     let mut all = numbers(&broker);
     all.sort_unstable();
     assert_eq!(all, (0..960).collect::<Vec<_>>());
+}
+
+/// An entry that the broker was given before an outage, and that has run since, is not given again, although the broker
+/// has forgotten its id.
+#[tokio::test]
+async fn what_has_run_meanwhile_is_not_shipped_again() {
+    let (broker, folder) = (Puppet::new(), tempfile::tempdir().unwrap());
+    let spool = spool(folder.path(), 1 << 30).await;
+    let producer = Producer::new(broker.clone(), options(&spool));
+    broker.fail(Op::Publish, [Some(Fault::AnswerLost)]);
+    let first = producer.submit(Job::new("k", &1).unwrap()).await.unwrap();
+    while broker.jobs().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    broker.set_away(true);
+    assert_eq!(first.stored.stored().await.unwrap(), StoredIn::Spool);
+    let second = producer.submit(Job::new("k", &2).unwrap()).await.unwrap();
+    assert_eq!(second.stored.stored().await.unwrap(), StoredIn::Spool);
+    broker.run_all();
+    broker.forget_ids();
+    broker.set_away(false);
+    shipped(&spool).await;
+    assert_eq!(numbers(&broker), [2], "only the one that was never given");
+    // What comes by way of the spool can be traced, however long it takes.
+    let batch = Batch::decode(&broker.messages()[0].bytes, &Limits::default()).unwrap();
+    assert_eq!(batch.header().remember, 86_400);
 }

@@ -140,6 +140,35 @@ pub(crate) struct StoredMessage {
     pub(crate) payload: Bytes,
 }
 
+/// Where to begin to read a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    /// At this sequence.
+    Sequence(u64),
+    /// At what was stored then, in milliseconds since the Unix epoch.
+    Time(u64),
+}
+
+impl Start {
+    /// What a request says of it.
+    pub(crate) fn request(self) -> Value {
+        let time = |millis| chrono::DateTime::from_timestamp_millis(i64::try_from(millis).ok()?);
+        match self {
+            Self::Sequence(sequence) => serde_json::json!({ "seq": sequence.max(1) }),
+            Self::Time(millis) => match time(millis) {
+                Some(time) if millis > 0 => serde_json::json!({ "start_time": time.to_rfc3339() }),
+                _ => Self::Sequence(1).request(),
+            },
+        }
+    }
+}
+
+impl From<u64> for Start {
+    fn from(sequence: u64) -> Self {
+        Self::Sequence(sequence)
+    }
+}
+
 impl Connection {
     /// Asks JetStream's API `subject` (without `$JS.API.`), of the domain that is configured.
     pub(crate) async fn api<T: DeserializeOwned>(&self, subject: &str, request: &impl Serialize) -> Result<T, ApiError> {
@@ -247,19 +276,20 @@ impl Connection {
         }
     }
 
-    /// Up to `most` messages of `stream` at subjects that match `filter`, from `sequence` on, and whether there are
+    /// Up to `most` messages of `stream` at subjects that match `filter`, from `from` on, and whether there are
     /// more. One request; at most `max_bytes` in all, but one message at least.
     pub(crate) async fn page(
         &self,
         stream: &str,
         filter: &str,
-        sequence: u64,
+        from: impl Into<Start>,
         most: usize,
         max_bytes: usize,
     ) -> Result<(Vec<StoredMessage>, bool), ApiError> {
-        let request = serde_json::json!({
-            "seq": sequence.max(1), "next_by_subj": filter, "batch": most, "max_bytes": max_bytes,
-        });
+        let mut request = from.into().request();
+        request["next_by_subj"] = filter.into();
+        request["batch"] = most.into();
+        request["max_bytes"] = max_bytes.into();
         let answer = self.ask_for_many(&self.api_subject(&format!("DIRECT.GET.{stream}")), request.to_string().into()).await?;
         let end = answer.message;
         match end.status.map(|status| status.as_u16()) {

@@ -107,6 +107,11 @@ impl Layout {
         format!("{}.runs.{batch}.{run}", self.prefix)
     }
 
+    /// The logs of all runs of `batch`.
+    pub(crate) fn runs_filter(&self, batch: BatchId) -> String {
+        format!("{}.runs.{batch}.>", self.prefix)
+    }
+
     /// The batch and run that the subject of a run's log tells.
     pub(crate) fn run_of(&self, subject: &str) -> Option<(BatchId, RunId)> {
         self.batch_and_run(subject, ".runs.")

@@ -45,6 +45,7 @@ mod source;
 mod stale_logs;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 mod unserved;
 mod uptime;
 

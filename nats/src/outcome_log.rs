@@ -11,14 +11,16 @@ use std::time::Duration;
 use async_nats::{HeaderMap, HeaderValue, Subscriber, header};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::time::DelayQueue;
 use wf_broker::{BoxFuture, BrokerError, Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, Result, RunLog, Version};
-use wf_schema::BatchId;
+use wf_schema::{BatchId, Millis};
 
 use crate::api::{StoredMessage, code};
 use crate::broker::NatsBroker;
 use crate::connection::part;
+use crate::consume::millis;
 use crate::exchange::{Part, Unanswered};
 use crate::layout::Layout;
 use crate::link::LinkState;
@@ -157,6 +159,22 @@ impl OutcomeLog for NatsBroker {
 
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
         Box::pin(self.read_outcomes(batch))
+    }
+
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        Box::pin(async {
+            let subject = format!("STREAM.INFO.{}", self.layout.results);
+            let info: Value = self.asker().api(&subject, &json!({})).await.map_err(|error| error.into_broker(READ))?;
+            let (state, now) = (&info["state"], info["ts"].as_str().and_then(millis).unwrap_or(Millis::MAX));
+            Ok(match state["messages"].as_u64() {
+                Some(0) if state["last_seq"].as_u64() == Some(0) => 0,
+                // All that there were are gone.
+                Some(0) | None => now,
+                // None was ever dropped.
+                Some(_) if state["first_seq"].as_u64() == Some(1) => 0,
+                Some(_) => state["first_ts"].as_str().and_then(millis).unwrap_or(now),
+            })
+        })
     }
 
     fn watch(&self, batch: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {

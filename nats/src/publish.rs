@@ -143,6 +143,10 @@ impl Publish for NatsBroker {
     fn max_message(&self) -> usize {
         self.largest()
     }
+
+    fn dedup_window(&self) -> Duration {
+        self.settings.dedup_window
+    }
 }
 
 /// The headers of a message called `id`.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use wf_broker::{BoxFuture, BrokerError, Cron, Key, Result, Schedule, Scheduled};
 use wf_schema::{BatchId, Lane, Millis};
 
+use crate::api::Acknowledged;
 use crate::broker::NatsBroker;
 use crate::publish::full;
 
@@ -16,22 +17,47 @@ pub(crate) const EVERY: &str = "Wf-Every-Ms";
 /// The server counts nanoseconds in 64 bits: what is due after 2262 would be taken for long past.
 const LATEST: Millis = 7_258_118_400_000; // 2200-01-01
 
+/// On what stands in for a schedule that was cancelled, for as long as the schedule's id is remembered.
+pub(crate) const CANCELLED: &str = "Wf-Cancelled";
+
 const STORE_LATER: &str = "store the message for later";
 const STORE_CRON: &str = "store the cron";
 const CANCEL: &str = "cancel what was scheduled";
 
 /// What a scheduled message is known by: its key, its due time and its bytes.
-fn repeated(key: &Key, due: Millis, bytes: &Bytes) -> BatchId {
-    BatchId::derived(due, &[key.as_str().as_bytes(), bytes])
+/// After a cancellation also by that, so that the first one after it is not taken for a repetition.
+fn repeated(key: &Key, due: Millis, bytes: &Bytes, cancelled: Option<u64>) -> String {
+    let cancelled = cancelled.map(u64::to_be_bytes);
+    let cancelled = cancelled.as_ref().map_or(&[][..], |sequence| sequence);
+    BatchId::derived(due, &[key.as_str().as_bytes(), bytes, cancelled]).to_string()
 }
 
 impl NatsBroker {
     async fn schedule(&self, scheduled: Scheduled) -> Result<()> {
         let Scheduled { lane, key, due, bytes } = scheduled;
         let mut headers = self.headers(&at(due)?, &lane, None)?;
+        let subject = self.layout.at_subject(&key);
         // A repetition must not fire again, and the same subject replaces only what has not fired yet.
-        headers.insert(header::NATS_MESSAGE_ID, repeated(&key, due, &bytes).to_string());
-        self.store_schedule(&self.layout.at_subject(&key), headers, bytes, &lane, STORE_LATER).await
+        headers.insert(header::NATS_MESSAGE_ID, repeated(&key, due, &bytes, None));
+        let stored = self.store_schedule(&subject, headers.clone(), bytes.clone(), &lane, STORE_LATER).await?;
+        if !stored.duplicate {
+            return Ok(());
+        }
+        let Some(cancelled) = self.cancelled(&subject).await? else { return Ok(()) };
+        headers.insert(header::NATS_MESSAGE_ID, repeated(&key, due, &bytes, Some(cancelled)));
+        self.store_schedule(&subject, headers, bytes, &lane, STORE_LATER).await.map(drop)
+    }
+
+    /// The sequence of the cancellation that stands at `subject`, if that is the last that happened there.
+    async fn cancelled(&self, subject: &str) -> Result<Option<u64>> {
+        match self.ask_leader(&self.layout.later, json!({ "last_by_subj": subject })).await {
+            Ok(last) => Ok(last.filter(|last| last.headers.get(CANCELLED).is_some()).map(|last| last.sequence)),
+            Err(error) => match error.into_broker(STORE_LATER) {
+                // Who may not look takes it for a repetition, as most are.
+                BrokerError::Denied { .. } => Ok(None),
+                error => Err(error),
+            },
+        }
     }
 
     async fn put(&self, cron: Cron) -> Result<()> {
@@ -40,7 +66,7 @@ impl NatsBroker {
         if let Some(every) = checked(spec.trim())? {
             headers.insert(EVERY, HeaderValue::from(every));
         }
-        self.store_schedule(&self.layout.cron_subject(&key), headers, bytes, &lane, STORE_CRON).await
+        self.store_schedule(&self.layout.cron_subject(&key), headers, bytes, &lane, STORE_CRON).await.map(drop)
     }
 
     /// The headers of a schedule that puts its message into `lane`.
@@ -67,16 +93,26 @@ impl NatsBroker {
         bytes: Bytes,
         lane: &Lane,
         what: &'static str,
-    ) -> Result<()> {
+    ) -> Result<Acknowledged> {
         self.check_size(bytes.len())?;
         let _room = self.room(bytes.len(), 1).await;
         // The same subject replaces and the same id is stored once, so what is sent again after a lost connection does
         // no harm.
         let stored = self.publisher().store(subject, headers, bytes).await;
-        stored.map(|_| ()).map_err(|error| full(error, lane, what))
+        stored.map_err(|error| full(error, lane, what))
     }
 
-    /// Removes the schedule kept at `subject`.
+    /// Replaces what is scheduled at `subject` by a sign that it was cancelled, which is over long before it is due.
+    async fn cancel(&self, subject: String) -> Result<()> {
+        let remembered = self.settings.dedup_window.as_secs_f64().ceil().max(1.0);
+        let mut headers = self.headers(&at(LATEST)?, &Lane::default(), None)?;
+        headers.insert(header::NATS_MESSAGE_TTL, format!("{remembered}s"));
+        headers.insert(CANCELLED, "");
+        let stored = self.publisher().store(&subject, headers, Bytes::new()).await;
+        stored.map(drop).map_err(|error| error.into_broker(CANCEL))
+    }
+
+    /// Removes the cron kept at `subject`.
     async fn unschedule(&self, subject: String) -> Result<()> {
         let purge = format!("STREAM.PURGE.{}", self.layout.later);
         let purged = self.asker().api::<Value>(&purge, &json!({ "filter": subject })).await;
@@ -139,7 +175,7 @@ impl Schedule for NatsBroker {
     }
 
     fn cancel_at(&self, key: Key) -> BoxFuture<'_, ()> {
-        Box::pin(self.unschedule(self.layout.at_subject(&key)))
+        Box::pin(self.cancel(self.layout.at_subject(&key)))
     }
 
     fn put_cron(&self, cron: Cron) -> BoxFuture<'_, ()> {

@@ -102,6 +102,12 @@ impl Batch {
         &self.header
     }
 
+    /// The same jobs, with the end of their run remembered for `seconds`.
+    pub fn remembered(mut self, seconds: u32) -> Self {
+        self.header.remember = seconds;
+        self
+    }
+
     /// The same jobs under another batch id: each tick of a cron is a batch of its own.
     pub fn with_id(mut self, id: BatchId) -> Self {
         self.header.id = id;

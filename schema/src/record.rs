@@ -38,6 +38,9 @@ pub struct RecordHeader {
     pub lane: Lane,
     /// How the results are written.
     pub format: Format,
+    /// The largest message, in bytes, into which several jobs are put together that go on or have died. Whoever repeats
+    /// the publications of the record cuts them as its writer did, whatever its own broker connection takes.
+    pub cut: u32,
 }
 
 /// A record as it was read.

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wf_schema::{BatchBuilder, BatchId, Header, Job, Lane, Limits, Millis};
+use wf_schema::{BatchBuilder, BatchId, Header, Job, Lane, Limits, Millis, now};
 
 use super::lines::{Line, Lines};
 
@@ -33,6 +33,8 @@ pub struct Span {
     pub batches: u64,
     /// A checksum of its lines, to notice an input that has changed.
     pub digest: u32,
+    /// When it was cut first, in milliseconds since the Unix epoch: none of its jobs was published before.
+    pub at: Millis,
 }
 
 impl Span {
@@ -52,6 +54,10 @@ pub struct Plan {
     pub batch_jobs: usize,
     /// The most bytes in a batch, before compression.
     pub batch_raw_bytes: usize,
+    /// The most bytes in a message: what a batch is cut into.
+    pub max_message: usize,
+    /// For how many seconds the broker is asked to remember the ends of runs.
+    pub remember: u32,
     /// Segments that were planned before and not finished, in order.
     pub open: VecDeque<Span>,
     /// The last segment that was planned before.
@@ -59,9 +65,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a run that begins.
-    pub fn new(run: BatchId, batch_jobs: usize, batch_raw_bytes: usize) -> Self {
-        Self { run, batch_jobs, batch_raw_bytes, open: VecDeque::new(), last: None }
+    /// The plan of a run that begins, of batches with so many jobs and bytes, in messages of at most `max_message` bytes.
+    pub fn new(run: BatchId, batch_jobs: usize, batch_raw_bytes: usize, max_message: usize) -> Self {
+        Self { run, batch_jobs, batch_raw_bytes, max_message, remember: 0, open: VecDeque::new(), last: None }
+    }
+
+    /// The same, whose broker is asked to remember the ends of runs for `seconds`.
+    pub fn remembered(self, seconds: u32) -> Self {
+        Self { remember: seconds, ..self }
     }
 
     /// The id of the batch at `place` in a segment: the same whenever the segment is cut.
@@ -111,6 +122,16 @@ pub enum Due {
     Now,
     /// Not before that time.
     At(Millis),
+}
+
+impl Due {
+    /// The time, if it is not now.
+    pub fn time(self) -> Option<Millis> {
+        match self {
+            Self::Now => None,
+            Self::At(at) => Some(at),
+        }
+    }
 }
 
 /// A line that is no job.
@@ -252,8 +273,13 @@ impl Cutter {
                 Err(error) => bad.push(BadLine { line: number, message: error.to_string() }),
             }
         }
-        let batches = open.batches;
+        let mut batches = open.batches;
         span.batches = batches.len() as u64;
+        if span.at == 0 {
+            span.at = now();
+        }
+        // The same whenever the segment is cut: so are the messages, byte by byte.
+        batches.iter_mut().for_each(|batch| batch.builder.set_enqueued_at(span.at));
         Ok(Segment { span, replayed: false, batches, bad })
     }
 }
@@ -297,7 +323,7 @@ impl Open<'_> {
     fn begin(&mut self, job: &Job<'_>, due: Due) -> usize {
         let place = self.batches.len();
         let id = self.plan.batch_id(self.segment, place as u64);
-        let mut header = Header::new(id, job.format);
+        let mut header = Header { remember: self.plan.remember, ..Header::new(id, job.format) };
         if let Due::At(at) = due {
             header.due = Some(at);
         }
@@ -314,7 +340,7 @@ mod tests {
     const INPUT: &str = "{\"kind\":\"a\",\"args\":1}\n{\"kind\":\"b\",\"args\":2,\"queue\":\"q\"}\nnonsense\n\n{\"kind\":\"a\",\"args\":3}\n{\"kind\":\"a\",\"args\":4}\n";
 
     fn plan() -> Plan {
-        Plan::new(BatchId::from(7), 2, 1 << 20)
+        Plan::new(BatchId::from(7), 2, 1 << 20, 1 << 20)
     }
 
     fn cutter(plan: Plan, input: &str) -> Result<Cutter, FeedError> {

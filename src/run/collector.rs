@@ -13,9 +13,11 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use wf_broker::{Broker, BrokerError, LoggedRecord, Version};
-use wf_schema::{BatchId, Limits, Record, RunId};
+use wf_schema::{BatchId, JobId, Lane, Limits, Millis, Record, RunId};
 
 use super::bits::Bits;
+use super::counts::Why;
+use super::lost::{self, Finding, Suspect, Vigil};
 use super::results::Results;
 use super::{Counts, line};
 use crate::feed::BadLine;
@@ -25,8 +27,18 @@ use crate::progress::Meter;
 const LOOKUPS: usize = 32;
 /// How often an open batch is looked up without a hint.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
+/// How often it is seen to whether batches are lost.
+const VIGILS: Duration = Duration::from_secs(1);
 /// How many lines are written at a time, in bytes.
 const BLOCK: usize = 256 * 1024;
+
+/// What a run tells its collector.
+pub(super) enum Announced {
+    /// A segment to collect. Comes before it is published.
+    Segment(Expected),
+    /// Some of a batch was not published, and cannot be: its outcomes may never come.
+    Doubt(BatchId, Why),
+}
 
 /// A segment to collect.
 pub(super) struct Expected {
@@ -34,6 +46,8 @@ pub(super) struct Expected {
     pub(super) segment: u64,
     /// Whether it was published before, by a run that was interrupted.
     pub(super) replayed: bool,
+    /// When it was published at the earliest.
+    pub(super) since: Millis,
     /// Its batches.
     pub(super) batches: Vec<ExpectedBatch>,
     /// Its lines that are no jobs and have not been reported.
@@ -48,6 +62,8 @@ pub(super) struct Expected {
 pub(super) struct ExpectedBatch {
     /// Which.
     pub(super) id: BatchId,
+    /// Where it went.
+    pub(super) lane: Lane,
     /// Its jobs.
     pub(super) jobs: u32,
     /// Those that have a line in the results from before.
@@ -68,10 +84,17 @@ pub(super) struct Collector {
     queued: HashSet<BatchId>,
     block: Vec<u8>,
     settled: mpsc::Sender<(u64, Counts)>,
+    /// How long to wait for what the broker cannot tell of.
+    patience: Duration,
 }
 
 struct OpenBatch {
     segment: u64,
+    lane: Lane,
+    since: Millis,
+    vigil: Vigil,
+    /// Why what the next look-up does not find will not come.
+    lost: Option<Why>,
     jobs: u32,
     reported: Bits,
     ended: Bits,
@@ -88,13 +111,15 @@ struct OpenSegment {
 }
 
 impl Collector {
-    /// A collector that writes to `results` and tells `settled` of each segment whose outcomes are all written.
+    /// A collector that writes to `results` and tells `settled` of each segment whose outcomes are all written. Where the
+    /// broker cannot tell whether a batch still waits, it gives up after `patience`.
     pub(super) fn new(
         broker: Arc<dyn Broker>,
         limits: Limits,
         results: Arc<Results>,
         meter: Arc<Meter>,
         settled: mpsc::Sender<(u64, Counts)>,
+        patience: Duration,
     ) -> Self {
         Self {
             broker,
@@ -107,6 +132,7 @@ impl Collector {
             queued: HashSet::new(),
             block: Vec::new(),
             settled,
+            patience,
         }
     }
 
@@ -114,12 +140,15 @@ impl Collector {
     ///
     /// # Errors
     /// When the broker can give no more hints or answers.
-    pub(super) async fn run(mut self, mut expected: mpsc::Receiver<Expected>) -> Result<(), BrokerError> {
+    pub(super) async fn run(mut self, mut expected: mpsc::Receiver<Announced>) -> Result<(), BrokerError> {
         let broker = self.broker.clone();
         let mut hints = broker.watch_all().await?;
         let mut lookups = FuturesUnordered::new();
         let mut around = interval(LOOK_AROUND);
         around.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut vigils = interval(VIGILS);
+        vigils.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut searches = FuturesUnordered::new();
         let mut more = true;
         while more || !self.segments.is_empty() {
             while lookups.len() < LOOKUPS
@@ -136,17 +165,24 @@ impl Collector {
             tokio::select! {
                 biased;
                 announced = expected.recv(), if more => match announced {
-                    Some(segment) => self.expect(segment).await,
+                    Some(announced) => self.hear(announced).await,
                     None => more = false,
                 },
                 _ = around.tick() => self.look_around(),
+                _ = vigils.tick(), if searches.is_empty() => {
+                    let suspects = self.suspects();
+                    if !suspects.is_empty() {
+                        searches.push(lost::look_for(broker.clone(), suspects));
+                    }
+                },
+                Some(findings) = searches.next(), if !searches.is_empty() => self.searched(findings)?,
                 Some((id, found)) = lookups.next(), if !lookups.is_empty() => self.found(id, found).await?,
                 hint = hints.changed() => match hint? {
                     Some(id) => {
                         // A segment is announced before it is published, so the announcement is there already, if this
                         // is about one of its batches; only who is served first is left to chance.
-                        while let Ok(segment) = expected.try_recv() {
-                            self.expect(segment).await;
+                        while let Ok(announced) = expected.try_recv() {
+                            self.hear(announced).await;
                         }
                         self.look(id);
                     }
@@ -155,6 +191,52 @@ impl Collector {
             }
         }
         self.write().await;
+        Ok(())
+    }
+
+    async fn hear(&mut self, announced: Announced) {
+        match announced {
+            Announced::Segment(segment) => self.expect(segment).await,
+            Announced::Doubt(id, why) => {
+                if let Some(batch) = self.batches.get_mut(&id) {
+                    batch.vigil.doubt(why, Instant::now());
+                }
+            }
+        }
+    }
+
+    /// The batches of which it is time to ask whether anything of them is still there.
+    fn suspects(&mut self) -> Vec<Suspect> {
+        let now = Instant::now();
+        let due = self.batches.iter_mut().filter(|(_, batch)| batch.lost.is_none() && batch.vigil.is_due(now));
+        let mut suspects: Vec<_> = due
+            .map(|(id, batch)| {
+                batch.vigil.asked(now);
+                Suspect { id: *id, lane: batch.lane.clone(), since: batch.since, doubted: batch.vigil.is_doubted() }
+            })
+            .collect();
+        suspects.sort_by_key(|suspect| suspect.id);
+        suspects
+    }
+
+    /// Takes note of what the broker has. What it has nothing of is looked up once more: what cannot be read then, will
+    /// not come.
+    fn searched(&mut self, findings: Result<Vec<(BatchId, Finding)>, BrokerError>) -> Result<(), BrokerError> {
+        let findings = match findings {
+            Ok(findings) => findings,
+            Err(error) if error.is_retryable() => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "open batches could not be looked for; retrying");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        for (id, finding) in findings {
+            let Some(batch) = self.batches.get_mut(&id) else { continue };
+            batch.lost = batch.vigil.found(finding, Instant::now(), self.patience);
+            if finding != Finding::Waits {
+                self.look(id);
+            }
+        }
         Ok(())
     }
 
@@ -171,6 +253,10 @@ impl Collector {
         for batch in expected.batches {
             let open = OpenBatch {
                 segment: expected.segment,
+                lane: batch.lane,
+                since: expected.since,
+                vigil: Vigil::new(Instant::now()),
+                lost: None,
                 jobs: batch.jobs,
                 reported: batch.reported,
                 ended: Bits::default(),
@@ -198,7 +284,8 @@ impl Collector {
 
     fn look_around(&mut self) {
         let stale = self.batches.iter().filter(|(_, batch)| batch.looked_at.elapsed() >= LOOK_AROUND);
-        let stale: Vec<_> = stale.map(|(id, _)| *id).collect();
+        let mut stale: Vec<_> = stale.map(|(id, _)| *id).collect();
+        stale.sort();
         stale.into_iter().for_each(|id| self.look(id));
     }
 
@@ -234,16 +321,28 @@ impl Collector {
             }
             Err(error) => return Err(error),
         };
+        let mut news = false;
         for logged in records {
             let seen = batch.seen.entry(logged.run).or_default();
             if logged.version <= *seen {
                 continue;
             }
             *seen = logged.version;
+            news = true;
             match Record::decode(&logged.bytes, &self.limits) {
                 Ok(record) => report(batch, &record, &mut self.block, &self.meter),
                 Err(error) => tracing::error!(batch = %id, run = %logged.run, %error, "a record of outcomes cannot be read"),
             }
+        }
+        match batch.lost {
+            _ if news => {
+                batch.vigil.progressed(Instant::now());
+                batch.lost = None;
+            }
+            // This look-up began before anybody knew.
+            Some(_) if self.queued.contains(&id) => {}
+            Some(why) => give_up(id, batch, why, &mut self.block, &self.meter),
+            None => {}
         }
         if self.block.len() >= BLOCK {
             self.write().await;
@@ -281,6 +380,22 @@ impl Collector {
             self.results.write(block).await;
         }
     }
+}
+
+/// Writes the lines of the jobs whose outcomes will not come.
+fn give_up(id: BatchId, batch: &mut OpenBatch, why: Why, block: &mut Vec<u8>, meter: &Meter) {
+    let mut lost = 0;
+    for index in 0..batch.jobs {
+        if !batch.ended.set(index) {
+            continue;
+        }
+        batch.counts.lost(why);
+        if !batch.reported.has(index) {
+            line::unknown(block, JobId { batch: id, index }, &batch.lane.queue, why);
+            lost += 1;
+        }
+    }
+    meter.ended(lost, lost);
 }
 
 /// Writes the lines of the jobs that ended with `record`, each job once.

@@ -16,7 +16,9 @@ use super::Counts;
 use crate::feed::{Plan, Span, Wire};
 
 /// The version of [`Progress`] that is written; others are not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// For how many seconds the broker remembers the ends of a run's runs: so long it can be resumed with certainty.
+const REMEMBER: u32 = 24 * 3600;
 
 /// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +117,7 @@ impl Journal {
         if earlier == Earlier::Resume {
             return Err(JournalError::Nothing { input: input.to_owned() });
         }
-        let plan = Plan::new(BatchId::new(), batch_jobs, batch_raw_bytes);
+        let plan = Plan::new(BatchId::new(), batch_jobs, batch_raw_bytes, broker.max_message()).remembered(REMEMBER);
         let progress =
             Progress { version: VERSION, input: input.to_owned(), plan, settled: Counts::default(), wire: Wire::default() };
         let bytes = written(&progress);

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
-use wf_schema::{Failure, Format, OutcomeView, RecordHeader};
+use wf_schema::{Failure, Format, JobId, OutcomeView, Queue, RecordHeader};
 
-use super::results::BAD_LINE;
+use super::counts::Why;
+use super::destination::BAD_LINE;
 
 /// Appends the line of `outcome`: `{"id","kind","queue","state","attempts","result"}`, or with `error` in place of
 /// `result`.
@@ -34,6 +35,13 @@ pub(super) fn outcome(to: &mut Vec<u8>, record: &RecordHeader, outcome: &Outcome
 pub(super) fn bad_line(to: &mut Vec<u8>, number: u64, message: &str) {
     let _ = write!(to, r#"{{"id":"{BAD_LINE}{number}","kind":null,"queue":null,"state":"discarded","attempts":0,"#);
     error(to, &Failure::new("bad_job", format!("line {number}: {message}")));
+    to.extend_from_slice(b"}\n");
+}
+
+/// Appends the line of a job of `queue` whose outcome is not known.
+pub(super) fn unknown(to: &mut Vec<u8>, id: JobId, queue: &Queue, why: Why) {
+    let _ = write!(to, r#"{{"id":"{id}","kind":null,"queue":"{queue}","state":"unknown","attempts":0,"#);
+    error(to, &Failure::new(why.name(), why.text()));
     to.extend_from_slice(b"}\n");
 }
 

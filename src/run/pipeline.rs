@@ -1,6 +1,5 @@
 //! The parts of a run, put together.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use wf_broker::{Broker, BrokerError};
 use wf_executor::{Executor, ExecutorError, ExecutorOptions, Registry};
-use wf_ingest::{Patience, PublishError, Publisher, Window};
+use wf_ingest::{Fate, Patience, PublishError, Publisher, Window};
 use wf_schema::{BatchId, Limits};
 
-use super::collector::{Collector, Expected, ExpectedBatch};
+use super::collector::{Announced, Collector, Expected, ExpectedBatch};
+use super::counts::Why;
+use super::destination::{Destination, Opened, Reported, ResultsError};
 use super::journal::{Earlier, Journal, JournalError};
-use super::results::{self, Outlet, Reported, Results, ResultsError};
+use super::results::{Outlet, Results};
 use super::{Counts, Summary};
-use crate::feed::{self, CutBatch, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead, cut_here};
+use crate::feed::{self, Cutter, FeedError, Input, Plan, Segment, Span, Wire, cut_ahead, cut_here};
 use crate::progress::{Meter, Progress, Show};
 use crate::tuner::Tuner;
 
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// How a run is to be made.
 pub struct RunOptions {
     /// Where outcomes go; `None` is standard output.
-    pub results: Option<PathBuf>,
+    pub results: Option<Destination>,
     /// What to do about an earlier run of the same input.
     pub earlier: Earlier,
     /// The most jobs in a batch.
@@ -126,20 +127,21 @@ async fn run_at(
     let journal =
         Journal::open(broker.clone(), &input.name, options.earlier, options.batch_jobs, options.batch_raw_bytes).await?;
     let meter = Arc::new(Meter::default());
-    let resumed = options.earlier == Earlier::Resume;
-    let reported = match (&options.results, &outlet) {
-        (_, Some(outlet)) if resumed => results::reported_at(&**outlet, journal.progress().plan.open_batches())?,
-        (Some(path), None) if resumed => already_reported(path.clone(), &journal.progress().plan).await?,
-        _ => Reported::default(),
+    let destination = match &outlet {
+        None => options.results.unwrap_or_default(),
+        Some(outlet) => Destination::outlet(outlet.clone()),
     };
-    let results = Arc::new(match &outlet {
-        None => Results::open(options.results.as_deref(), resumed)?,
-        Some(outlet) => Results::here(outlet.clone(), resumed)?,
-    });
+    let (opened, reported) = match options.earlier {
+        Earlier::Resume => go_on(destination, &journal.progress().plan).await?,
+        Earlier::Refuse | Earlier::Forget => (destination.begin()?, Reported::default()),
+    };
+    let results = Arc::new(Results::start(opened)?);
     let start_executor = if outlet.is_some() { Executor::start_here } else { Executor::start };
     let executor = start_executor(broker.clone(), registry, options.executor).map_err(RunError::Executor)?;
     options.tuner.executor(&executor);
-    let publisher = Publisher::new(broker.clone(), options.window).patience(options.patience);
+    // Cut as before: a batch that was published in part is to be completed, not to be cut in another way.
+    let max_message = journal.progress().plan.max_message;
+    let publisher = Publisher::new(broker.clone(), options.window).patience(options.patience).cut_at(max_message);
     options.tuner.publisher(&publisher);
     let progress = Progress::start(meter.clone(), "run", input.size, options.show);
 
@@ -151,7 +153,8 @@ async fn run_at(
     // As many as there can be open segments: the collector must never wait for a flow that waits for room.
     let (settled, settlements) = mpsc::channel(OPEN_BATCHES);
     let (expect, expected) = mpsc::channel(1);
-    let collector = Collector::new(broker.clone(), options.limits, results.clone(), meter.clone(), settled);
+    let collector =
+        Collector::new(broker.clone(), options.limits, results.clone(), meter.clone(), settled, options.patience.away);
     let flow = Flow {
         publisher,
         executor: &executor,
@@ -161,6 +164,7 @@ async fn run_at(
         results: results.clone(),
         reported,
         room: Arc::new(Semaphore::new(OPEN_BATCHES)),
+        look: Arc::new(Semaphore::new(1)),
         meter: meter.clone(),
         wire: journal.progress().wire,
         journal,
@@ -198,9 +202,12 @@ async fn run_at(
     Ok(Summary::new(counts, meter.ended_jobs(), start.elapsed(), wire.bytes, wire.jobs))
 }
 
-async fn already_reported(path: PathBuf, plan: &Plan) -> Result<Reported, RunError> {
+async fn go_on(results: Destination, plan: &Plan) -> Result<(Opened, Reported), RunError> {
     let batches: Vec<BatchId> = plan.open_batches().collect();
-    let read = tokio::task::spawn_blocking(move || results::reported(&path, batches.into_iter()));
+    if !results.blocks() {
+        return Ok(results.resume(batches.into_iter())?);
+    }
+    let read = tokio::task::spawn_blocking(move || results.resume(batches.into_iter()));
     Ok(read.await.map_err(|_| RunError::Ended("reading the results"))??)
 }
 
@@ -210,12 +217,14 @@ struct Flow<'a> {
     publisher: Publisher,
     executor: &'a Executor,
     segments: mpsc::Receiver<Result<Segment, FeedError>>,
-    expect: mpsc::Sender<Expected>,
+    expect: mpsc::Sender<Announced>,
     settlements: mpsc::Receiver<(u64, Counts)>,
     results: Arc<Results>,
     /// What the interrupted run has written already about segments that are replayed.
     reported: Reported,
     room: Arc<Semaphore>,
+    /// Lets one segment at a time be looked for.
+    look: Arc<Semaphore>,
     meter: Arc<Meter>,
     wire: Wire,
 }
@@ -270,13 +279,15 @@ impl Flow<'_> {
             self.executor.serve(batch.lane.queue.clone());
         }
         let expected = self.expectation(&segment).await?;
-        self.expect.send(expected).await.map_err(|_| RunError::Ended("the collector"))?;
+        self.expect.send(Announced::Segment(expected)).await.map_err(|_| RunError::Ended("the collector"))?;
+        if segment.replayed {
+            let again = publish_again(self.publisher.clone(), segment, self.look.clone(), self.expect.clone());
+            publishing.push(tokio::spawn(again));
+            return Ok(());
+        }
         for batch in segment.batches {
             let publisher = self.publisher.clone();
-            publishing.push(match segment.replayed {
-                true => tokio::spawn(publish_again(publisher, batch)),
-                false => tokio::spawn(async move { Ok(feed::publish(publisher, batch).await?) }),
-            });
+            publishing.push(tokio::spawn(async move { Ok(feed::publish(publisher, batch).await?) }));
         }
         Ok(())
     }
@@ -286,20 +297,54 @@ impl Flow<'_> {
         let wanted = segment.batches.len().clamp(1, OPEN_BATCHES) as u32;
         let room = self.room.clone().acquire_many_owned(wanted).await.map_err(|_| RunError::Ended("the run"))?;
         let (old, bad) = segment.bad.iter().cloned().partition::<Vec<_>, _>(|bad| bad.line <= self.reported.bad_line);
-        let before = Counts { jobs: old.len() as u64, completed: 0, discarded: old.len() as u64 };
+        let before = Counts { jobs: old.len() as u64, discarded: old.len() as u64, ..Counts::default() };
         let batches = segment.batches.iter().map(|batch| {
             let id = batch.builder.header().id;
-            ExpectedBatch { id, jobs: batch.builder.len() as u32, reported: self.reported.jobs.remove(&id).unwrap_or_default() }
+            ExpectedBatch {
+                id,
+                lane: batch.lane.clone(),
+                jobs: batch.builder.len() as u32,
+                reported: self.reported.jobs.remove(&id).unwrap_or_default(),
+            }
         });
-        Ok(Expected { segment: segment.span.number, replayed: segment.replayed, batches: batches.collect(), bad, before, room })
+        Ok(Expected {
+            segment: segment.span.number,
+            replayed: segment.replayed,
+            since: segment.span.at,
+            batches: batches.collect(),
+            bad,
+            before,
+            room,
+        })
     }
 }
 
-/// Publishes a batch of a segment that an interrupted run had planned, unless it is there already: what was settled in
-/// part was published, and the broker's own deduplication covers the rest within its window.
-async fn publish_again(publisher: Publisher, batch: CutBatch) -> Result<Wire, RunError> {
-    if publisher.broker().read(batch.builder.header().id).await?.is_empty() {
-        return Ok(feed::publish(publisher, batch).await?);
+/// Publishes what is missing of a segment that an interrupted run had planned. Each message is looked for by itself: of
+/// a batch that was cut into several, some may have been published. What may have run is not published again; the
+/// collector is told that its outcomes may never come.
+async fn publish_again(
+    publisher: Publisher,
+    segment: Segment,
+    look: Arc<Semaphore>,
+    doubts: mpsc::Sender<Announced>,
+) -> Result<Wire, RunError> {
+    // A look reads what lies in the lanes: many at once would read the same.
+    let _turn = look.acquire_owned().await.map_err(|_| RunError::Ended("the run"))?;
+    let batches: Vec<_> = segment.batches.iter().map(|batch| (batch.lane.clone(), batch.due.time(), &batch.builder)).collect();
+    let mut wire = Wire::default();
+    for again in publisher.publish_missing(&batches, segment.span.at).await? {
+        let why = match again.fate {
+            Fate::Stored => continue,
+            Fate::Published(bytes) => {
+                wire += Wire { bytes: bytes as u64, jobs: again.jobs.into() };
+                continue;
+            }
+            Fate::Gone => Why::Forgotten,
+            Fate::Untold => Why::Untold,
+        };
+        let Some((_, _, batch)) = batches.get(again.batch) else { continue };
+        // A collector that is done with the batch has all its outcomes.
+        let _done = doubts.send(Announced::Doubt(batch.header().id, why)).await;
     }
-    Ok(Wire::default())
+    Ok(wire)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::Counts;
+use super::{Counts, Unknown};
 use crate::progress::grouped;
 
 /// What a run came to. As JSON, one object on one line.
@@ -17,6 +17,11 @@ pub struct Summary {
     pub completed: u64,
     /// Those that did not.
     pub discarded: u64,
+    /// Those of which it is not known how they ended, or whether they were run.
+    pub unknown: u64,
+    /// Why it is not.
+    #[serde(skip)]
+    pub why: Unknown,
     /// How long this process took.
     #[serde(rename = "elapsed_s", serialize_with = "seconds")]
     pub elapsed: Duration,
@@ -34,6 +39,8 @@ impl Summary {
             jobs: counts.jobs,
             completed: counts.completed,
             discarded: counts.discarded,
+            unknown: counts.unknown.total(),
+            why: counts.unknown,
             elapsed,
             jobs_per_s: ended_here as f64 / elapsed.as_secs_f64().max(1e-6),
             wire_bytes_per_job: if wire_jobs == 0 { 0.0 } else { wire_bytes as f64 / wire_jobs as f64 },
@@ -52,15 +59,14 @@ fn tenths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> 
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = [
-            ("jobs", grouped(self.jobs)),
-            ("completed", grouped(self.completed)),
-            ("discarded", grouped(self.discarded)),
+        let unknown = (self.unknown > 0).then(|| ("unknown", grouped(self.unknown)));
+        let rows = [("jobs", grouped(self.jobs)), ("completed", grouped(self.completed)), ("discarded", grouped(self.discarded))];
+        let rest = [
             ("elapsed", format!("{:.3} s", self.elapsed.as_secs_f64())),
             ("jobs/s", grouped(self.jobs_per_s as u64)),
             ("bytes per job", format!("{:.1} on the wire", self.wire_bytes_per_job)),
         ];
-        for (n, (name, value)) in rows.iter().enumerate() {
+        for (n, (name, value)) in rows.into_iter().chain(unknown).chain(rest).enumerate() {
             write!(f, "{}{name:<14} {value}", if n == 0 { "" } else { "\n" })?;
         }
         Ok(())

@@ -85,7 +85,8 @@ pub(crate) enum Command {
 pub(crate) struct RunArgs {
     /// The jobs, one JSON object a line; `-` is standard input.
     pub(crate) file: PathBuf,
-    /// Where outcomes are written, one JSON object a line (default: standard output).
+    /// Where outcomes are written, one JSON object a line (default: standard output). Earlier results there are
+    /// replaced; a file with anything else in it is refused.
     #[arg(long, value_name = "FILE")]
     pub(crate) results: Option<PathBuf>,
     /// Go on with a run of the same file that did not finish.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use clap::CommandFactory;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use wf_broker::{Broker, BrokerError};
+use wf_broker::{Broker, BrokerError, OpenError};
 use wf_schema::config::{Config, ConfigError, Loaded, Loader};
 
 use crate::cli::{Cli, Command, Global, Output};
@@ -198,6 +198,8 @@ impl From<BrokerUnavailable> for Failure {
     fn from(error: BrokerUnavailable) -> Self {
         let exit = match &error {
             BrokerUnavailable::Options(_) | BrokerUnavailable::Config(_) => Exit::Usage,
+            // Another path was meant.
+            BrokerUnavailable::Open(OpenError::NotAFolder { .. } | OpenError::Foreign { .. }) => Exit::Usage,
             _ => Exit::Unreachable,
         };
         Self::failed(error, exit)

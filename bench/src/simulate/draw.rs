@@ -43,7 +43,7 @@ impl Draw {
             slots: rng.u8(1..=8),
             turns: rng.u8(1..=2),
             lease_ms: *pick(rng, &[6_000, 6_000, 9_000]),
-            dedup_ms: *pick(rng, &[6_000, 12_000, 120_000]),
+            dedup_ms: *pick(rng, &[24_000, 24_000, 120_000]),
             latency_ms: *pick(rng, &[1, 1, 5, 40]),
             timeout_ms: *pick(rng, &[2_000, 5_000]),
             message_bytes: *pick(rng, &[1 << 20, 1 << 20, 16 << 10]),
@@ -122,13 +122,18 @@ impl Draw {
     }
 
     fn post(&mut self, key: bool) -> What {
-        let again = if key { (0..self.rng.u8(1..4)).map(|_| self.rng.u32(200..20_000)).collect() } else { Vec::new() };
+        let again = if key { (0..self.rng.u8(1..4)).map(|_| self.pause()).collect() } else { Vec::new() };
         let most = if self.rng.u8(..4) == 0 { 12 } else { 3 };
         What::Post { ingest: self.rng.u8(..2), key, jobs: self.specs(most), again }
     }
 
     fn kills(&mut self) -> Vec<(u32, u32)> {
-        (0..self.rng.u8(..3)).map(|_| (self.rng.u32(1..6_000), self.rng.u32(100..25_000))).collect()
+        (0..self.rng.u8(..3)).map(|_| (self.rng.u32(1..6_000), self.pause())).collect()
+    }
+
+    /// How long somebody waits before trying again: mostly not long; sometimes until everything is forgotten.
+    fn pause(&mut self) -> u32 {
+        if self.rng.bool() { self.rng.u32(100..8_000) } else { self.rng.u32(20_000..45_000) }
     }
 
     fn keyed(&mut self) {
@@ -155,7 +160,7 @@ impl Draw {
         let jobs = jobs.collect();
         let mut kills = self.kills();
         if kills.is_empty() {
-            kills.push((self.rng.u32(1..4_000), self.rng.u32(100..25_000)));
+            kills.push((self.rng.u32(1..4_000), self.pause()));
         }
         let at = self.rng.u32(..2_000);
         self.add(at, What::Run { jobs, kills });

@@ -14,6 +14,8 @@ pub(crate) struct Report {
     lasted: Duration,
     hits: BTreeMap<String, u64>,
     pub(crate) failed: u64,
+    /// By promise: how many histories broke it, and the first seeds that did.
+    broken: BTreeMap<&'static str, (u64, Vec<u64>)>,
 }
 
 /// What must happen to a thousand histories, or they show less than they seem to.
@@ -48,7 +50,13 @@ const KINDS: &[&str] = &[
 ];
 
 impl Report {
-    pub(crate) fn add(&mut self, outcome: &Outcome) {
+    pub(crate) fn add(&mut self, seed: u64, outcome: &Outcome) {
+        if let Some(first) = outcome.violations.first() {
+            self.failed += 1;
+            let (count, seeds) = self.broken.entry(first.what).or_default();
+            *count += 1;
+            seeds.push(seed);
+        }
         self.seeds += 1;
         self.jobs += outcome.jobs as u64;
         self.lasted += outcome.lasted;
@@ -62,6 +70,12 @@ impl Report {
         self.jobs += other.jobs;
         self.lasted += other.lasted;
         self.failed += other.failed;
+        for (what, (count, seeds)) in other.broken {
+            let broken = self.broken.entry(what).or_default();
+            broken.0 += count;
+            broken.1.extend(seeds);
+            broken.1.sort_unstable();
+        }
         for (what, count) in other.hits {
             *self.hits.entry(what).or_default() += count;
         }
@@ -83,6 +97,10 @@ impl Report {
             self.lasted.as_secs() / 3_600,
             self.failed
         ));
+        for (what, (count, seeds)) in &self.broken {
+            let seeds: Vec<String> = seeds.iter().take(8).map(ToString::to_string).collect();
+            tell(&format!("  {what:<28} {count:>8}  seeds {}", seeds.join(", ")));
+        }
         tell("how often each thing happened:");
         for kind in KINDS {
             tell(&format!("  {:<28} {:>8}", kind, self.hits.get(*kind).copied().unwrap_or_default()));

@@ -66,12 +66,13 @@ pub(crate) struct Attempt {
 }
 
 /// A handler began.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Start {
     pub(crate) at: Instant,
     pub(crate) node: usize,
     pub(crate) life: u32,
-    pub(crate) message: u64,
+    /// The messages that may have brought it: mostly one.
+    pub(crate) messages: Vec<u64>,
 }
 
 /// A message that was stored.
@@ -89,6 +90,8 @@ pub(crate) struct Message {
     pub(crate) removed: Option<Instant>,
     /// A rollback took it away.
     pub(crate) undone: bool,
+    /// It was acknowledged, and the server has forgotten that.
+    pub(crate) back: bool,
 }
 
 /// See the module.
@@ -187,7 +190,7 @@ impl Truth {
     /// A message is back that had been acknowledged.
     pub(crate) fn back(&mut self, uid: u64) {
         if let Some(message) = self.messages.get_mut(&uid) {
-            message.removed = None;
+            (message.removed, message.back) = (None, true);
         }
     }
 

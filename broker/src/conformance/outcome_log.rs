@@ -192,7 +192,7 @@ pub async fn an_outcome_published_again_is_shown_once(rig: &dyn Rig) {
 }
 
 /// Twice as many outcomes of runs that end as are kept.
-async fn flood(rig: &dyn Rig, broker: &Arc<dyn Broker>) {
+pub(super) async fn flood(rig: &dyn Rig, broker: &Arc<dyn Broker>) {
     const RUNS: usize = 20;
     let records = rig.outcomes() * 2 / RUNS;
     let open = open_runs(broker, RUNS).await;

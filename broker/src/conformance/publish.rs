@@ -168,6 +168,19 @@ pub async fn a_full_lane_refuses_until_there_is_room(rig: &dyn Rig) {
     assert_eq!(taker.take().await.bytes, "late");
 }
 
+/// A message that is stored is a duplicate also when its lane is full: whoever repeats a publish learns from a refusal
+/// that it was not stored before, and may send it another way.
+pub async fn a_full_lane_knows_what_it_has(rig: &dyn Rig) {
+    let broker = rig.open().await;
+    let lane = lane();
+    let first = message(&lane, noise(rig.fill().bytes));
+    publish_each(&broker, vec![first.clone()]).await;
+    let more = (1..rig.fill().messages).map(|_| message(&lane, noise(rig.fill().bytes))).collect();
+    publish_each(&broker, more).await;
+    refused(&broker, message(&lane, "late")).await;
+    assert!(within("an answer", broker.publish(first)).await.unwrap().duplicate);
+}
+
 /// A full lane blocks no other: not of its queue, not of another, not together with others on their way.
 pub async fn a_full_lane_blocks_no_other(rig: &dyn Rig) {
     let broker = rig.open().await;

@@ -167,6 +167,40 @@ pub async fn what_was_cancelled_does_not_come(rig: &dyn Rig) {
     taker.nothing(A_TICK).await;
 }
 
+/// What is scheduled again after it was cancelled is new, however like it is to what was cancelled; and one that repeats
+/// that is a repetition again.
+pub async fn what_was_cancelled_can_be_scheduled_again(rig: &dyn Rig) {
+    let broker = rig.open().await;
+    let lane = lane();
+    let (again, twice, cancelled) = (key("at"), key("at"), key("at"));
+    let mut taker = Taker::open(&broker, &lane).await;
+    let due = now() + 1_500;
+    let cancel = async |key: &Key| within("cancelled", broker.cancel_at(key.clone())).await.unwrap();
+    for (key, bytes) in [(&again, "again"), (&twice, "twice"), (&cancelled, "cancelled")] {
+        publish_at(&broker, &lane, key, due, bytes).await;
+        cancel(key).await;
+    }
+    for _ in 0..2 {
+        publish_at(&broker, &lane, &again, due, "again").await;
+    }
+    publish_at(&broker, &lane, &twice, due, "twice").await;
+    cancel(&twice).await;
+    publish_at(&broker, &lane, &twice, due, "twice").await;
+    publish_at(&broker, &lane, &cancelled, due, "cancelled").await;
+    cancel(&cancelled).await;
+    let came = taker.ack_until_all(&["again", "twice"].map(Bytes::from)).await;
+    assert_eq!(came.len(), 2, "{came:?}");
+    // Also once it has fired.
+    publish_at(&broker, &lane, &again, due, "again").await;
+    taker.nothing(A_TICK).await;
+    cancel(&again).await;
+    publish_at(&broker, &lane, &again, due, "again").await;
+    let delivery = taker.take().await;
+    assert_eq!(delivery.bytes, "again");
+    delivery.lease.ack(None);
+    taker.nothing(A_TICK).await;
+}
+
 /// The bounds are those of a publish.
 pub async fn what_is_too_large_is_refused(rig: &dyn Rig) {
     let broker = rig.open().await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use wf_schema::{BatchId, RunId};
+use wf_schema::{BatchId, Millis, RunId};
 
 use super::BoxFuture;
 
@@ -109,6 +109,13 @@ pub trait OutcomeLog: Send + Sync + 'static {
     /// # Errors
     /// `Retryable` when no answer came.
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>>;
+
+    /// From when on every outcome that was stored can still be read: what is older may have been dropped for its age, or
+    /// for want of room.
+    ///
+    /// # Errors
+    /// `Retryable` when no answer came, `Denied` where the caller has no right to ask.
+    fn kept_since(&self) -> BoxFuture<'_, Millis>;
 
     /// Tells of changes to the outcomes of `batch`, from when the future is done. Only a hint: subscribe, then read.
     ///

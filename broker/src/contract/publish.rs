@@ -1,6 +1,7 @@
 //! Storing messages, to be delivered now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use wf_schema::Lane;
@@ -46,6 +47,9 @@ pub trait Publish: Send + Sync + 'static {
 
     /// The largest message in bytes.
     fn max_message(&self) -> usize;
+
+    /// How long the id of a message is remembered, at best. Who publishes again later than that stores it again.
+    fn dedup_window(&self) -> Duration;
 
     /// The most messages that [`Publish::publish_all`] takes.
     fn max_together(&self) -> usize {

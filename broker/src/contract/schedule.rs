@@ -41,7 +41,8 @@ pub trait Schedule: Send + Sync + 'static {
     ///
     /// One with the key, the due time and the bytes of an earlier one, within the window in which ids are remembered,
     /// is taken for a repetition: it changes nothing, also when the earlier one has fired. Who repeats what it may
-    /// have done before a crash does not make a job run twice.
+    /// have done before a crash does not make a job run twice. The first one of a key after a
+    /// [`cancel_at`](Schedule::cancel_at) is never a repetition.
     ///
     /// # Errors
     /// `Full`, `TooLarge` and `Retryable` as for a publish.

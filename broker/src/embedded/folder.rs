@@ -29,8 +29,9 @@ impl Folder {
         OwnFolder::make(path).map_err(io("make the folder"))?;
         let format = path.join(FORMAT_FILE);
         if !format.exists() {
-            // A process that died before the format was written has left no more than these.
-            let ours = [OwnFolder::LOCK, FORMAT_DRAFT, DATABASE];
+            // A process that died before the format was written has left no more than these. A database without a
+            // format belongs to a spool.
+            let ours = [OwnFolder::LOCK, FORMAT_DRAFT];
             for entry in fs::read_dir(path).map_err(io("list the folder"))? {
                 let name = entry.map_err(io("list the folder"))?.file_name();
                 if !ours.iter().any(|own| name == *own) {
@@ -40,6 +41,7 @@ impl Folder {
         }
         let own = OwnFolder::lock(path).map_err(|error| match error {
             OwnError::InUse { pid } => OpenError::InUse { path: path.to_owned(), pid },
+            OwnError::Foreign => OpenError::Foreign { path: path.to_owned() },
             OwnError::Io { what, source } => io(what)(source),
         })?;
         match fs::read_to_string(&format) {

@@ -107,6 +107,13 @@ pub(super) fn message(lane: &Lane, entry: &Entry) -> Vec<u8> {
     key
 }
 
+/// `Space::Messages`: what all messages of a lane start with.
+pub(super) fn messages_of(lane: &Lane) -> Vec<u8> {
+    let mut key = Vec::with_capacity(lane.queue.as_str().len() + 2);
+    push_lane(&mut key, lane);
+    key
+}
+
 /// Reads [`message`] back, with `delivered` as it is not in the key.
 pub(super) fn read_message(key: &[u8], delivered: u32) -> Result<(Lane, Entry), Garbled> {
     let mut fields = Fields::of("messages", key);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use wf_schema::{Lane, Millis};
 
-use super::keys;
+use super::keys::{self, IdHash};
 use super::lanes::{Entry, Lanes, weight};
 use super::message::{self, Header};
 use super::publish::check_size;
@@ -58,6 +58,11 @@ impl Later {
     }
 }
 
+/// What the cancellation of `key` is remembered by, among the ids of messages.
+fn cancelled(key: &Key) -> IdHash {
+    recent::hash("cancelled", key.as_str())
+}
+
 impl Schedule for Embedded {
     fn publish_at(&self, scheduled: Scheduled) -> BoxFuture<'_, ()> {
         Box::pin(async move {
@@ -67,10 +72,13 @@ impl Schedule for Embedded {
             let Scheduled { lane, key, due, bytes } = scheduled;
             let repeated = recent::hash("at", &format!("{key} {due} {:?}", Sha256::digest(&bytes)));
             let store = move |writer: &mut Writer, round: &mut Round| {
-                if writer.recent.contains(round, repeated) {
+                let cancelled = cancelled(&key);
+                // The first one after a cancellation is no repetition of what was cancelled.
+                if writer.recent.contains(round, repeated) && !writer.recent.contains(round, cancelled) {
                     return Ok(());
                 }
                 writer.publish_at(round, key, Due { due, size, lane }, value)?;
+                writer.recent.remove(round, cancelled);
                 writer.recent.remember(round, repeated);
                 Ok(())
             };
@@ -81,6 +89,7 @@ impl Schedule for Embedded {
     fn cancel_at(&self, key: Key) -> BoxFuture<'_, ()> {
         Box::pin(self.core.ask("cancel the message", 0, move |writer, round| {
             writer.cancel_at(round, &key);
+            writer.recent.remember(round, cancelled(&key));
             Ok(())
         }))
     }

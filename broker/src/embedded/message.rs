@@ -55,6 +55,14 @@ pub(super) fn open(value: &Bytes, store: BatchId, sequence: u64, stored_at: Mill
     Ok(Opened { id: header.id.into(), body: value.slice(2 + len..), fired, fallback_id })
 }
 
+/// What the message was called when it was stored.
+pub(super) fn name(value: &[u8]) -> Result<&str, Garbled> {
+    let (len, rest) = value.split_first_chunk().ok_or(GARBLED)?;
+    let header: Header<'_> =
+        postcard::from_bytes(rest.get(..usize::from(u16::from_le_bytes(*len))).ok_or(GARBLED)?).map_err(|_| GARBLED)?;
+    Ok(header.id)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

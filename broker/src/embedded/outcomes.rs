@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::broadcast::{self, error::RecvError};
-use wf_schema::{BatchId, Millis, RunId};
+use wf_schema::{BatchId, Millis, RunId, now};
 
 use super::core::OrUnreadable;
 use super::ended::Ended;
@@ -42,14 +42,18 @@ pub(super) struct Outcomes {
     open: HashMap<u64, Vec<Age>>,
     open_records: u64,
     open_bytes: u64,
+    /// From when on nothing was dropped. That is not kept: what a broker has dropped in an earlier life, it may have
+    /// dropped until it was opened.
+    kept_since: Millis,
     /// Where runs stand after this round's appends, which the store does not have yet.
     heads: HashMap<(BatchId, RunId), u64>,
 }
 
 impl Outcomes {
     pub(super) fn open(store: &dyn Store, options: &EmbeddedOptions) -> Result<Self, OpenCause> {
-        let [records, bytes] = match store.get(Space::Meta, keys::OUTCOME_SIZE)? {
-            Some(value) => keys::read_numbers(&value)?,
+        let known = store.get(Space::Meta, keys::OUTCOME_SIZE)?;
+        let [records, bytes] = match &known {
+            Some(value) => keys::read_numbers(value)?,
             None => [0, 0],
         };
         let mut oldest = Oldest::new(Space::Ages);
@@ -64,6 +68,7 @@ impl Outcomes {
             open: HashMap::new(),
             open_records: 0,
             open_bytes: 0,
+            kept_since: if known.is_some() { now() } else { 0 },
             heads: HashMap::new(),
         })
     }
@@ -102,6 +107,7 @@ impl Outcomes {
     fn drop_record(&mut self, round: &mut Round, age: &Age) {
         round.remove(Space::Outcomes, keys::outcome(age.batch, age.run, age.version));
         round.remove(Space::Ages, age.key());
+        self.kept_since = self.kept_since.max(age.stored_at.saturating_add(1));
         self.records = self.records.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(age.weight());
     }
@@ -158,6 +164,10 @@ impl OutcomeLog for Embedded {
 
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
         Box::pin(self.records_of(KeyRange::prefix(&keys::outcomes_of(batch))))
+    }
+
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        Box::pin(self.core.ask("ask for the oldest outcome", 0, |writer, _| Ok(writer.outcomes.kept_since)))
     }
 
     fn watch(&self, batch: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {

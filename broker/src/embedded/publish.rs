@@ -1,6 +1,7 @@
 //! Storing messages, to be delivered now.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use wf_schema::Lane;
@@ -80,6 +81,10 @@ impl Publish for Embedded {
 
     fn max_message(&self) -> usize {
         self.core.options.max_message
+    }
+
+    fn dedup_window(&self) -> Duration {
+        self.core.options.dedup_window
     }
 }
 

@@ -58,6 +58,13 @@ impl Recent {
         }
     }
 
+    /// Forgets `id`, as if it had never been.
+    pub(super) fn remove(&mut self, round: &mut Round, id: IdHash) {
+        if let Some(stored_at) = self.known.remove(&id) {
+            round.remove(Space::Ids, keys::id(stored_at, id));
+        }
+    }
+
     /// Forgets what the window has passed, or what is too much.
     pub(super) fn forget(&mut self, round: &mut Round) {
         for _ in 0..FORGOTTEN_AT_ONCE {

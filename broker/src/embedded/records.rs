@@ -138,6 +138,18 @@ impl Embedded {
     }
 }
 
+/// What the records say whose keys start with `prefix` and that have not outlived their time.
+pub(super) fn living(store: &dyn Store, prefix: &str) -> Result<Vec<Bytes>> {
+    const WHAT: &str = "read the records";
+    let pairs = store.pairs(Space::Records, &KeyRange::prefix(prefix.as_bytes()), usize::MAX).or_unreadable(WHAT)?;
+    let mut living = Vec::with_capacity(pairs.len());
+    for (_, value) in pairs {
+        let (stand, bytes) = decode(&value).or_unreadable(WHAT)?;
+        living.extend(stand.lives(now()).then_some(bytes));
+    }
+    Ok(living)
+}
+
 impl Writer {
     /// How the record stands, this round's changes included and its age left aside.
     fn record(&self, key: &Key) -> Result<Option<Stand>> {

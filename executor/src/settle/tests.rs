@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod evidence;
+mod obligations;
 mod poison;
 mod split;
 mod world;
@@ -194,7 +196,7 @@ fn a_full_lane_does_not_hold_a_retry_back() {
         let delivery = session.take().unwrap();
         world.store.lock().calls.clear();
         world.live(&session, delivery).await;
-        assert_eq!(world.store.lock().calls, ["append", "show", "publish_at", "ack"]);
+        assert_eq!(world.store.lock().calls, ["append", "show", "append", "publish_at", "ack"]);
         world.play(Vec::new()).await;
         world.check();
     });

@@ -36,6 +36,7 @@ fn record(writer: u64, done: &[u32], mark: Option<Mark>) -> Record {
         at: 0,
         lane: Lane::default(),
         format: Format::Json,
+        cut: 1 << 18,
     });
     if let Some(mark) = mark {
         record = record.marking(mark);

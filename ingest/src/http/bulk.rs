@@ -152,9 +152,9 @@ async fn whole(
         }
         None => {
             let publisher = state.producer.publisher();
-            let parcel = Parcel::pack(&incoming, &state.producer.options().batch, publisher.broker().max_message());
+            let parcel = Parcel::pack(&incoming, &state.producer.options().batch, publisher.broker().max_message(), 0);
             demand_atomic(&parcel)?;
-            let stored = parcel.publish(publisher).await?;
+            let stored = parcel.publish(publisher).await.map_err(|failed| failed.error)?;
             (parcel, stored, false)
         }
     };

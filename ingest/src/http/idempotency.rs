@@ -5,14 +5,20 @@
 //! 2. **publish** under those ids;
 //! 3. mark the record **complete**.
 //!
-//! Who finds a complete record answers with its ids. Who finds an incomplete one cannot know whether step 2 was done,
-//! so it does step 2 again with the same ids, which the broker deduplicates, and then step 3.
+//! Who finds a complete record answers with its ids. Who finds an incomplete one asks the broker what became of each
+//! message, publishes those that were never stored, under the same ids, and does step 3. The broker's deduplication would
+//! not do: it forgets after minutes, and a key holds for a day. So these batches ask the broker to remember the ends of
+//! their runs for as long as the key holds. Where it cannot tell whether a message was stored, nothing is published, and
+//! the caller is told so.
+//!
+//! Two may complete one claim at the same time: both publish under the same ids within seconds, and the broker stores one.
 
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use wf_broker::{BrokerError, Key, Revision};
 
@@ -21,7 +27,7 @@ use super::bulk::demand_atomic;
 use super::media;
 use super::problem::Problem;
 use crate::batcher::Incoming;
-use crate::parcel::{Parcel, Plan};
+use crate::parcel::{Failed, Found, Parcel, Plan};
 
 /// What a caller calls its request: 1 to 255 visible ASCII characters.
 pub(super) struct IdempotencyKey(String);
@@ -42,6 +48,12 @@ struct Claim {
     complete: bool,
     plan: Plan,
 }
+
+/// The most ranges of ids in an answer that is not sure.
+const MOST_IDS: usize = 1_000;
+
+const UNTOLD: &str = "an earlier request with this Idempotency-Key was broken off, and the broker cannot tell for now whether its jobs are \
+                      stored: nothing was published again";
 
 /// The largest record, in bytes. A request of so many lanes or times that its plan takes more is refused.
 const RECORD_LIMIT: usize = 256 << 10;
@@ -81,18 +93,20 @@ pub(super) async fn publish_once(
     let record = record_key("", key)?;
     let broker = state.broker();
     let ttl = Some(state.options.idempotency_ttl);
-    let parcel = Parcel::pack(jobs, &state.producer.options().batch, broker.max_message());
+    let remember = u32::try_from(state.options.idempotency_ttl.as_secs()).unwrap_or(u32::MAX).max(1);
+    let parcel = Parcel::pack(jobs, &state.producer.options().batch, broker.max_message(), remember);
     if atomic {
         demand_atomic(&parcel)?;
     }
     let mut claim =
-        Claim { version: 1, body: hash(&[path.as_bytes(), &[atomic.into()], body]), complete: false, plan: parcel.plan() };
+        Claim { version: 2, body: hash(&[path.as_bytes(), &[atomic.into()], body]), complete: false, plan: parcel.plan() };
     let bytes = encode(&claim)?;
     // A record may run out, or be taken back, between the create that it refuses and the look at it.
     for _ in 0..3 {
         match broker.create(record.clone(), bytes.clone(), ttl).await {
             Ok(revision) => {
-                finish(state, &record, revision, &mut claim, &parcel).await?;
+                let publishing = parcel.publish(&publisher).await.map(drop);
+                finish(state, &record, revision, &mut claim, &parcel, publishing).await?;
                 return Ok(Once { parcel, replayed: false });
             }
             Err(BrokerError::Fenced) => {}
@@ -108,22 +122,36 @@ pub(super) async fn publish_once(
         let parcel = Parcel::repack(jobs, &found.plan)
             .ok_or_else(|| Problem::internal("the record of this Idempotency-Key was made under other limits"))?;
         if !found.complete {
-            finish(state, &record, entry.revision, &mut found, &parcel).await?;
+            let publishing = match parcel.publish_missing(&publisher).await {
+                Ok(Found::All | Found::Completed) => Ok(()),
+                Ok(Found::Unknown) => return Err(with_ids(Problem::unconfirmed(UNTOLD), &parcel)),
+                Err(failed) => Err(failed),
+            };
+            finish(state, &record, entry.revision, &mut found, &parcel, publishing).await?;
         }
         return Ok(Once { parcel, replayed: true });
     }
-    Err(Problem::unreachable("the record of this Idempotency-Key does not stand still"))
+    Err(Problem::unreachable("the record of this Idempotency-Key keeps changing; retry"))
 }
 
-/// Steps 2 and 3.
-async fn finish(state: &HttpState, record: &Key, revision: Revision, claim: &mut Claim, parcel: &Parcel) -> Result<(), Problem> {
+/// Step 3, after step 2 has gone as `published` says.
+async fn finish(
+    state: &HttpState,
+    record: &Key,
+    revision: Revision,
+    claim: &mut Claim,
+    parcel: &Parcel,
+    published: Result<(), Failed>,
+) -> Result<(), Problem> {
     let broker = state.broker();
-    if let Err(error) = parcel.publish(&state.producer.publisher().without_spool()).await {
-        if !error.is_retryable() {
+    if let Err(Failed { error, in_part }) = published {
+        if !in_part && !error.is_retryable() {
             // It never works like this: leave the key to a request that does. Should this fail, it runs out.
             let _ = broker.delete(record.clone(), revision).await;
         }
-        return Err(error.into());
+        let problem = Problem::from(error);
+        // What is stored is stored under these ids, whatever comes of the key.
+        return Err(if in_part && problem.is_unconfirmed() { with_ids(problem, parcel) } else { problem });
     }
     claim.complete = true;
     let bytes = encode(claim)?;
@@ -137,9 +165,16 @@ async fn finish(state: &HttpState, record: &Key, revision: Revision, claim: &mut
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause *= 4;
     }
-    // The jobs are stored, and that is what the caller wants to know. Should it repeat the request all the same, they
-    // are published again under the same ids.
+    // The jobs are stored, and that is what the caller wants to know. Should it repeat the request all the same, the
+    // broker is asked whether they are.
     Ok(())
+}
+
+/// `problem`, which says under which ids the jobs are stored if they are.
+fn with_ids(problem: Problem, parcel: &Parcel) -> Problem {
+    let ids = parcel.ids().into_iter().take(MOST_IDS);
+    let ids = ids.map(|ids| json!({ "batch": ids.batch, "first": ids.first, "count": ids.count }));
+    problem.with("ids", Value::Array(ids.collect()))
 }
 
 fn encode(claim: &Claim) -> Result<Bytes, Problem> {

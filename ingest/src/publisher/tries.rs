@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wf_broker::{BrokerError, Pass, Stored};
-use wf_schema::Lane;
+use wf_broker::{BrokerError, Pass, Stored, Traced};
+use wf_schema::{Lane, now};
 
 use super::{Published, Publisher};
 use crate::breaker::Asking;
@@ -15,6 +15,30 @@ use crate::{PublishError, Spool};
 
 /// The shortest and the longest pause between two tries. Half of each pause is jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// For how much of its window the broker is trusted to know an id: a call takes its time, too.
+const SURE: f64 = 0.7;
+/// For how many seconds the broker remembers the runs of what comes to it by way of the spool.
+const SPOOLED: u32 = 24 * 3600;
+
+/// The pauses between tries, ever longer.
+pub(super) struct Pauses {
+    longest: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self { longest: PAUSES.0 }
+    }
+}
+
+impl Pauses {
+    /// The next one.
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.longest = (self.longest * 2).min(PAUSES.1);
+        pause
+    }
+}
 
 /// Where a message goes.
 #[derive(Debug)]
@@ -30,6 +54,14 @@ pub(super) enum Way {
 pub(super) enum Kept {
     Broker(Stored),
     Spool,
+}
+
+/// What is known of messages that may have been stored.
+enum Known {
+    Stored,
+    /// They were not.
+    Missing,
+    Nothing,
 }
 
 impl Way {
@@ -166,10 +198,13 @@ impl Publisher {
         let pass = match way {
             Way::Window(pass) => pass,
             Way::Spool(spool, _place) => {
-                return spool.put(envelopes.to_vec(), false).await.map(|()| Kept::Spool).map_err(PublishError::from);
+                // It may be long until it is shipped, and longer until that is confirmed.
+                let envelopes =
+                    envelopes.iter().map(|envelope| envelope.clone().remembered(SPOOLED, self.max_message())).collect();
+                return spool.put(envelopes, false).await.map(|()| Kept::Spool).map_err(PublishError::from);
             }
         };
-        let tries = self.tries(pass, envelopes.len(), bytes, once);
+        let tries = self.tries(pass, envelopes, bytes, once);
         let Some(spool) = &self.spool else { return tries.await.map(Kept::Broker) };
         tokio::pin!(tries);
         let ended = tokio::select! {
@@ -196,17 +231,58 @@ impl Publisher {
         }
     }
 
+    /// Whether `envelopes`, all or none, were stored by an earlier try.
+    async fn look_back(&self, envelopes: &[Envelope]) -> Result<Known, BrokerError> {
+        let since = envelopes.iter().map(|envelope| envelope.made_at).min().unwrap_or(0);
+        let traced = self.look_for(envelopes, since).await?;
+        if traced.iter().any(|traced| traced.was_stored()) {
+            return Ok(Known::Stored);
+        }
+        let now = now();
+        let never = |(envelope, traced): (&Envelope, &Traced)| *traced == Traced::Absent && envelope.leaves_evidence(since, now);
+        Ok(if envelopes.iter().zip(&traced).all(never) { Known::Missing } else { Known::Nothing })
+    }
+
     /// Calls until it works, as long as patience allows.
-    async fn tries<T, F>(&self, mut pass: Pass, messages: usize, bytes: usize, call: impl Fn() -> F) -> Result<T, PublishError>
+    async fn tries<F>(
+        &self,
+        mut pass: Pass,
+        envelopes: &[Envelope],
+        bytes: usize,
+        call: impl Fn() -> F,
+    ) -> Result<Stored, PublishError>
     where
-        F: Future<Output = Result<T, BrokerError>>,
+        F: Future<Output = Result<Stored, BrokerError>>,
     {
+        let messages = envelopes.len();
         let began = Instant::now();
-        let mut longest = PAUSES.0;
+        let mut pauses = Pauses::default();
         // A try of which nobody knows whether it was made: what is said of those after it is not the whole answer.
         let mut doubt: Option<Arc<BrokerError>> = None;
+        // When the first such try was made: the broker remembers its id for a while only.
+        let mut doubted = None;
         loop {
-            let error = match call().await {
+            let asked = Instant::now();
+            let sure = self.broker.dedup_window().mul_f64(SURE);
+            let known = match doubted.filter(|doubted| asked.duration_since(*doubted) > sure) {
+                Some(_) => self.look_back(envelopes).await.map(Some),
+                None => Ok(None),
+            };
+            let answer = match known {
+                Ok(Some(Known::Stored)) => return Ok(Stored { duplicate: true }),
+                // It may be stored, and would be stored twice: that it is in doubt is the answer.
+                Ok(Some(Known::Nothing)) if envelopes.iter().any(|envelope| envelope.remember > 0) => {
+                    return Err(doubt.map_or(PublishError::Lost, PublishError::Broker));
+                }
+                Ok(Some(Known::Missing)) => {
+                    (doubt, doubted) = (None, None);
+                    call().await
+                }
+                // The end of its run would not be remembered. Once too often is better than never.
+                Ok(Some(Known::Nothing) | None) => call().await,
+                Err(error) => Err(error),
+            };
+            let error = match answer {
                 Ok(value) => return Ok(value),
                 // A lane empties by itself; a disk waits for somebody who hears of it.
                 Err(error @ BrokerError::NoRoom { .. }) if doubt.is_none() => return Err(PublishError::broker(error)),
@@ -220,10 +296,10 @@ impl Publisher {
                     (self.patience.away, Duration::ZERO)
                 }
             };
-            let pause = (longest.mul_f64(0.5 + fastrand::f64() / 2.0)).max(least.mul_f64(1.0 + fastrand::f64() / 2.0));
-            longest = (longest * 2).min(PAUSES.1);
+            let pause = pauses.next().max(least.mul_f64(1.0 + fastrand::f64() / 2.0));
             if matches!(&*error, BrokerError::Retryable { .. }) {
                 doubt = Some(error.clone());
+                doubted = doubted.or(Some(asked));
             }
             if began.elapsed() + pause > patience {
                 return Err(PublishError::Broker(doubt.unwrap_or(error)));

@@ -2,17 +2,17 @@
 //! written once and never again.
 
 use bytes::Bytes;
-use wf_schema::{Lane, Millis};
+use wf_schema::{BatchId, Lane, Millis};
 
 use crate::envelope::Envelope;
 
-/// The version of the record. Older ones stay readable.
-const VERSION: u8 = 1;
+/// The version of the record.
+const VERSION: u8 = 2;
 /// Bits of a record's flags.
 const SENT: u8 = 1;
 const LATER: u8 = 2;
-/// What a record has before the message's id: version, flags, jobs, size, checksum, stored, due.
-const HEAD: usize = 2 + 4 + 4 + 4 + 8 + 8;
+/// What a record has before the message's id: version, flags, jobs, size, checksum, stored, due, sent, remembered.
+const HEAD: usize = 2 + 4 + 4 + 4 + 8 + 8 + 8 + 4;
 
 /// Where an entry stands: its lane and its number. Numbers grow with time, over all lanes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,10 @@ pub(super) struct Record {
     /// When it was put here.
     pub(super) at: Millis,
     pub(super) due: Option<Millis>,
+    /// When the broker was first given it, at the earliest; 0 as long as it was not.
+    pub(super) sent_at: Millis,
+    /// For how many seconds the broker remembers the end of its run.
+    pub(super) remember: u32,
     pub(super) id: String,
 }
 
@@ -88,13 +92,20 @@ impl Record {
             crc: crc32c::crc32c(&envelope.bytes),
             at,
             due: envelope.due,
+            sent_at: if sent { envelope.made_at } else { 0 },
+            remember: envelope.remember,
             id: envelope.id.to_string(),
         }
     }
 
+    /// The same, given to the broker at `at`, if not before.
+    pub(super) fn marked(self, at: Millis) -> Self {
+        Self { sent: true, sent_at: if self.sent { self.sent_at } else { at }, ..self }
+    }
+
     /// What is known of an entry whose record cannot be read.
     pub(super) fn unreadable() -> Self {
-        Self { sent: false, jobs: 0, size: 0, crc: 0, at: 0, due: None, id: String::new() }
+        Self { sent: false, jobs: 0, size: 0, crc: 0, at: 0, due: None, sent_at: 0, remember: 0, id: String::new() }
     }
 
     /// What it counts for in the spool's size: the message, and what is written beside it.
@@ -111,6 +122,8 @@ impl Record {
         out.extend_from_slice(&self.crc.to_le_bytes());
         out.extend_from_slice(&self.at.to_le_bytes());
         out.extend_from_slice(&self.due.unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(&self.sent_at.to_le_bytes());
+        out.extend_from_slice(&self.remember.to_le_bytes());
         out.extend_from_slice(self.id.as_bytes());
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -137,6 +150,8 @@ impl Record {
             crc: u32::from_le_bytes(take(&mut rest)?),
             at: Millis::from_le_bytes(take(&mut rest)?),
             due: Some(Millis::from_le_bytes(take(&mut rest)?)).filter(|_| flags & LATER != 0),
+            sent_at: Millis::from_le_bytes(take(&mut rest)?),
+            remember: u32::from_le_bytes(take(&mut rest)?),
             id: String::from_utf8(rest.to_vec()).map_err(|_| Damage::Record)?,
         })
     }
@@ -146,7 +161,21 @@ impl Record {
         if bytes.len() != self.size as usize || crc32c::crc32c(&bytes) != self.crc {
             return Err(Damage::Message);
         }
-        Ok(Envelope { lane: lane.clone(), id: self.id.as_str().into(), due: self.due, jobs: self.jobs, bytes })
+        // `<batch>`, or `<batch>.<first job>` of one that was split.
+        let (batch, first) = self.id.split_once('.').unwrap_or((&self.id, "0"));
+        let batch: BatchId = batch.parse().map_err(|_| Damage::Record)?;
+        let first = first.parse().map_err(|_| Damage::Record)?;
+        Ok(Envelope {
+            lane: lane.clone(),
+            id: self.id.as_str().into(),
+            due: self.due,
+            first,
+            jobs: self.jobs,
+            batch,
+            made_at: batch.millis(),
+            remember: self.remember,
+            bytes,
+        })
     }
 }
 
@@ -170,8 +199,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_reads_as_it_was_written(sent: bool, jobs: u32, size: u32, crc: u32, at: u64, due: Option<u64>, id in "[0-9A-Z.]{1,40}", number: u64) {
-            let record = Record { sent, jobs, size, crc, at, due, id };
+        fn a_record_reads_as_it_was_written(sent: bool, jobs: u32, size: u32, crc: u32, at: u64, due: Option<u64>, sent_at: u64, remember: u32, id in "[0-9A-Z.]{1,40}", number: u64) {
+            let record = Record { sent, jobs, size, crc, at, due, sent_at, remember, id };
             prop_assert_eq!(Record::read(&record.write()).unwrap(), record);
             let slot = Slot { lane: "mail.high".parse().unwrap(), number };
             prop_assert_eq!(Slot::read(&slot.key()).unwrap(), slot);
@@ -179,7 +208,7 @@ mod tests {
 
         #[test]
         fn a_damaged_record_is_none(at in 0_usize..60, flip in 1_u8..=255, cut in 0_usize..60) {
-            let record = Record { sent: true, jobs: 3, size: 9, crc: 1, at: 5, due: Some(7), id: "01JDB6K3Q2M8X7Z9V4T5R6W1YC".into() };
+            let record = Record { sent: true, jobs: 3, size: 9, crc: 1, at: 5, due: Some(7), sent_at: 6, remember: 8, id: "01JDB6K3Q2M8X7Z9V4T5R6W1YC".into() };
             let whole = record.write();
             let mut damaged = whole.to_vec();
             let at = at % damaged.len();

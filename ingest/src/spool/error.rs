@@ -19,6 +19,12 @@ pub enum SpoolError {
         /// That process, if it has said so yet.
         pid: Option<u32>,
     },
+    /// It is a file, or a folder that holds something else.
+    #[error("{} holds something that is not a spool, so it is left alone: name another folder", .path.display())]
+    Foreign {
+        /// What was named.
+        path: PathBuf,
+    },
     /// The folder cannot be used.
     #[error("cannot {what} the spool {}", .path.display())]
     Folder {

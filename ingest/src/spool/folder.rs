@@ -13,18 +13,34 @@ use super::SpoolError;
 const DATABASE: &str = "db";
 /// What the names of what is aside start with.
 const DAMAGED: &str = "damaged-";
+/// What may lie beside the database: what the program keeps there of the broker, and what a file system puts into its
+/// root.
+const BESIDE: [&str; 3] = ["broker.json", "broker.json.new", "lost+found"];
 
 /// A folder that is this process's own, until dropped.
 #[derive(Debug)]
 pub(super) struct Folder(OwnFolder);
 
 impl Folder {
-    /// Makes the folder if need be, and locks it. What is aside in it is told of each time.
+    /// Makes the folder if need be, and locks it, unless it holds something else, which is left alone. What is aside in
+    /// it is told of each time.
     pub(super) fn claim(path: &Path) -> Result<Self, SpoolError> {
         let io = |what, source| SpoolError::Folder { what, path: path.to_owned(), source: Arc::new(source) };
+        let foreign = || SpoolError::Foreign { path: path.to_owned() };
+        if path.exists() && !path.is_dir() {
+            return Err(foreign());
+        }
         OwnFolder::make(path).map_err(|error| io("make", error))?;
+        for entry in fs::read_dir(path).map_err(|error| io("list", error))? {
+            let name = entry.map_err(|error| io("list", error))?.file_name();
+            let name = name.to_string_lossy();
+            if ![OwnFolder::LOCK, DATABASE].contains(&&*name) && !BESIDE.contains(&&*name) && !name.starts_with(DAMAGED) {
+                return Err(foreign());
+            }
+        }
         let folder = OwnFolder::lock(path).map(Self).map_err(|error| match error {
             OwnError::InUse { pid } => SpoolError::InUse { path: path.to_owned(), pid },
+            OwnError::Foreign => foreign(),
             OwnError::Io { source, .. } => io("lock", source),
         })?;
         folder.tell_of_damage().map_err(|error| io("list", error))?;

@@ -1,8 +1,8 @@
 //! Ships what is in the spool, as soon as the broker can be reached.
 //!
 //! For each entry, in this order and no other: it is **marked** as sent, durably; it is **given** to the broker; once the
-//! broker has confirmed it, it is **removed**. A process that ends in between leaves an entry that is sent again under
-//! the same id.
+//! broker has confirmed it, it is **removed**. A process that ends in between leaves a marked entry: the broker is asked
+//! whether it has it, and given it again under the same id if not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wf_broker::{BrokerError, Stored};
+use wf_schema::now;
 
 use super::entry::{Record, Slot};
 use super::writer::{Op, Ops};
@@ -128,9 +129,10 @@ impl Shipper {
             self.give_back(parcels, &error);
             return;
         }
+        let parcels = self.without_stored(parcels).await;
         let mut parcels = parcels.into_iter();
         while let Some((slot, record, envelope)) = parcels.next() {
-            let record = Record { sent: true, ..record };
+            let record = record.marked(now());
             let pass = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
@@ -146,6 +148,34 @@ impl Shipper {
             });
             self.land();
         }
+    }
+
+    /// Leaves out what the broker has had already, of what it was given before: it may have forgotten the ids. What it
+    /// cannot tell of is given again: once too often is better than never.
+    async fn without_stored(&self, parcels: Vec<(Slot, Record, Envelope)>) -> Vec<(Slot, Record, Envelope)> {
+        let sent = || parcels.iter().filter(|(_, record, _)| record.sent);
+        let since = sent().map(|(_, record, _)| record.sent_at).min();
+        let envelopes: Vec<_> = sent().map(|(_, _, envelope)| envelope.clone()).collect();
+        let Some(since) = since else { return parcels };
+        let traced = match self.publisher.look_for(&envelopes, since).await {
+            Ok(traced) => traced,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the broker was not asked what it has of the spool");
+                return parcels;
+            }
+        };
+        let mut traced = traced.into_iter();
+        let (mut left, mut stored) = (Vec::with_capacity(parcels.len()), Vec::new());
+        for (slot, record, envelope) in parcels {
+            match record.sent.then(|| traced.next()).flatten() {
+                Some(traced) if traced.was_stored() => {
+                    stored.push(Landed { slot, record, stored: Ok(Stored { duplicate: true }) });
+                }
+                _ => left.push((slot, record, envelope)),
+            }
+        }
+        settle(&self.shared, &self.ops, stored);
+        left
     }
 
     fn give_back(&self, parcels: Vec<(Slot, Record, Envelope)>, error: &SpoolError) {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use proptest::prelude::*;
 use wf_broker::DiskError;
+use wf_schema::BatchId;
 
 use super::store::{Change, LAYOUT};
 use super::*;
@@ -86,13 +87,21 @@ impl Store for Memory {
     }
 }
 
+fn name(n: usize) -> String {
+    BatchId::from(n as u128).to_string()
+}
+
 fn envelope(lane: &str, n: usize, size: usize) -> Envelope {
     let bytes = (0..size).map(|at| (at * 7 + n) as u8).collect::<Vec<_>>().into();
     Envelope {
         lane: lane.parse().unwrap(),
-        id: format!("id-{n}").into(),
+        id: name(n).into(),
         due: n.is_multiple_of(3).then_some(n as u64),
+        first: 0,
         jobs: 2,
+        batch: BatchId::from(n as u128),
+        made_at: BatchId::from(n as u128).millis(),
+        remember: n as u32,
         bytes,
     }
 }
@@ -161,7 +170,7 @@ proptest! {
                     Step::Put(lane, size) => {
                         let lane = format!("q{lane}.normal");
                         spool.put(vec![envelope(&lane, n, size)], false).await.unwrap();
-                        model.entry(lane).or_default().push(format!("id-{n}"));
+                        model.entry(lane).or_default().push(name(n));
                         n += 1;
                     }
                     Step::PutTogether(count) => {
@@ -169,7 +178,7 @@ proptest! {
                         let all = lanes.iter().enumerate().map(|(at, lane)| envelope(lane, n + at, 50)).collect();
                         spool.put(all, true).await.unwrap();
                         for lane in lanes {
-                            model.entry(lane).or_default().push(format!("id-{n}"));
+                            model.entry(lane).or_default().push(name(n));
                             n += 1;
                         }
                     }
@@ -264,7 +273,7 @@ async fn a_full_disk_refuses_and_lets_what_is_there_leave() {
     while spool.put(vec![envelope("q.normal", 4, 10)], false).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(ids(&spool).values().flatten().collect::<Vec<_>>(), ["id-4"]);
+    assert_eq!(ids(&spool).values().flatten().cloned().collect::<Vec<_>>(), [name(4)]);
 }
 
 #[tokio::test]
@@ -279,7 +288,7 @@ async fn what_is_given_back_comes_again_in_order_and_only_once() {
         spool.0.shared.ledger.lock().give_back(&taken.slot);
     }
     assert!(spool.waits(&"q.normal".parse().unwrap()));
-    assert_eq!(ids(&spool)["q.normal"], ["id-3", "id-7"]);
+    assert_eq!(ids(&spool)["q.normal"], [name(3), name(7)]);
 }
 
 #[tokio::test]
@@ -324,7 +333,7 @@ async fn what_is_damaged_is_kept_aside_and_the_rest_goes_on() {
     assert_eq!((spool.stats().batches, spool.stats().aside), (1, 3));
     let again = disk.cut(disk.commits()).spool(1 << 20);
     assert_eq!((again.stats().batches, again.stats().aside), (1, 3));
-    assert_eq!(ids(&again)["q.normal"], ["id-0"]);
+    assert_eq!(ids(&again)["q.normal"], [name(0)]);
 }
 
 /// Copies the folder of a spool as it is now, as a loss of power would leave it.
@@ -373,7 +382,7 @@ async fn on_disk_what_was_answered_survives_and_torn_tails_are_cut() {
             spool.close().await.unwrap();
         }
         let opened = on_disk(path).await;
-        let expected: Vec<String> = (0..count).map(|n| format!("id-{n}")).collect();
+        let expected: Vec<String> = (0..count).map(|n| name(n)).collect();
         assert_eq!(ids(&opened)["q.normal"], expected);
         opened.close().await.unwrap();
     }
@@ -414,7 +423,7 @@ async fn a_commit_that_is_torn_in_its_middle_takes_no_other_along() {
     new[start + 8_192..start + 12_288].fill(0);
     fs::write(journal(&path), new).unwrap();
     let opened = on_disk(&path).await;
-    assert_eq!(ids(&opened)["q.normal"], ["id-0", "id-1", "id-2", "id-3", "id-4"]);
+    assert_eq!(ids(&opened)["q.normal"], [name(0), name(1), name(2), name(3), name(4)]);
     let aside = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("damaged-journal-");
     assert_eq!(fs::read_dir(&path).unwrap().filter(|entry| aside(entry.as_ref().unwrap())).count(), 1);
     opened.put(vec![envelope("q.normal", 6, 10)], false).await.unwrap();

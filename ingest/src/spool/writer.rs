@@ -160,7 +160,7 @@ impl Writer {
             }
             Op::Mark { entries, answer } => {
                 for (slot, record) in entries {
-                    let record = Record { sent: true, ..record };
+                    let record = record.marked(now());
                     round.changes.push(Change::put(Space::Records, slot.key(), record.write()));
                     round.marked += 1;
                 }

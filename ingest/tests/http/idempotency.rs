@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
+use wf_schema::{Batch, Limits};
 
 use crate::support::http::{Answer, Site};
 use crate::support::{Fault, Op, Puppet};
@@ -117,11 +118,11 @@ async fn a_mark_that_is_lost_is_made_by_the_repeat() {
     let first = keyed(&site, "k", JOB).await;
     assert_eq!(first.status, StatusCode::ACCEPTED, "the job is stored, and that is what was asked");
     let again = keyed(&site, "k", JOB).await;
-    assert_eq!((again.id(), broker.calls(Op::Publish)), (first.id(), 2));
-    assert_eq!(broker.jobs().len(), 1, "published again under the same id, and deduplicated");
-    // Now it is marked: no third publish.
+    assert_eq!((again.id(), broker.calls(Op::Publish), broker.calls(Op::Trace)), (first.id(), 1, 1));
+    assert_eq!(broker.jobs().len(), 1, "found, and not published again");
+    // Now it is marked: the broker is not asked again.
     keyed(&site, "k", JOB).await;
-    assert_eq!(broker.calls(Op::Publish), 2);
+    assert_eq!((broker.calls(Op::Publish), broker.calls(Op::Trace)), (1, 1));
 }
 
 #[tokio::test]
@@ -155,7 +156,7 @@ async fn many_jobs_under_a_key_are_published_together_and_repeated_with_their_id
     assert_eq!((&first.body["accepted"], &first.body["rejected"]), (&json!(9_000), &json!(1)));
     assert_eq!((&again.body, again.header("idempotency-replayed")), (&first.body, Some("true")));
     assert_eq!(broker.jobs().len(), 9_000);
-    assert_eq!(broker.calls(Op::PublishAll), 2);
+    assert_eq!(broker.calls(Op::PublishAll), 1, "found, and not published again");
     assert_eq!(keyed_lines(&site, "k", &many(9_000)).await.code(), "key-reused");
 }
 
@@ -169,4 +170,99 @@ async fn a_delay_counts_from_the_first_time() {
     let again = keyed(&site, "k", body).await;
     assert_eq!(again.id(), first.id());
     assert_eq!(broker.scheduled().iter().map(|scheduled| scheduled.due).collect::<Vec<_>>(), [due]);
+}
+
+/// The broker's window is minutes and a key holds for a day: what has run meanwhile, and whose id is forgotten, is not
+/// published again.
+#[tokio::test]
+async fn what_has_run_is_not_published_again() {
+    for (op, faults) in [(Op::Publish, vec![Some(Fault::AnswerLost)]), (Op::Update, vec![Some(Fault::Away); 3])] {
+        let (broker, site) = site().await;
+        broker.fail(op, faults);
+        keyed(&site, "k", JOB).await;
+        let ids: Vec<_> = broker.jobs().into_iter().map(|(id, ..)| id.to_string()).collect();
+        broker.run_all();
+        broker.forget_ids();
+        let again = keyed(&site, "k", JOB).await;
+        assert_eq!((again.status, again.header("idempotency-replayed")), (StatusCode::ACCEPTED, Some("true")));
+        assert_eq!(ids, [again.id()]);
+        assert_eq!((broker.jobs().len(), broker.calls(Op::Publish)), (0, 1), "{op:?}");
+    }
+}
+
+/// Of a request whose jobs are for now and for later, each message is looked for by itself; those for now stand for one
+/// another, for they are stored together or not at all.
+#[tokio::test]
+async fn what_is_missing_of_a_request_is_published_and_nothing_else() {
+    let (broker, site) = site().await;
+    let line = |kind: &str, more: &str| format!("{{\"kind\":\"{kind}\",\"args\":0{more}}}\n");
+    let body = [
+        line("now", ""),
+        line("now", r#","queue":"other""#),
+        line("later", r#","delay":"1h""#),
+        line("later", r#","queue":"other","delay":"2h""#),
+    ]
+    .concat();
+    broker.fail(Op::PublishAt, [None, Some(Fault::Away)]);
+    assert_eq!(keyed_lines(&site, "k", &body).await.code(), "unconfirmed");
+    assert_eq!(broker.jobs().len(), 3);
+    broker.run_all();
+    broker.forget_ids();
+    let again = keyed_lines(&site, "k", &body).await;
+    assert_eq!((again.status, &again.body["accepted"]), (StatusCode::ACCEPTED, &json!(4)));
+    assert_eq!((broker.jobs().len(), broker.scheduled().len()), (1, 1), "only the one that was never stored");
+
+    // None of those for now: then all of them are missing.
+    broker.fail(Op::PublishAll, [Some(Fault::Away)]);
+    assert_eq!(keyed_lines(&site, "k2", &body).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(keyed_lines(&site, "k2", &body).await.status, StatusCode::ACCEPTED);
+    assert_eq!(broker.jobs().len(), 5);
+}
+
+#[tokio::test]
+async fn where_it_cannot_be_told_nothing_is_published() {
+    let (broker, site) = site().await;
+    broker.fail(Op::Publish, [Some(Fault::AnswerLost)]);
+    let first = keyed(&site, "k", JOB).await;
+    broker.run_all();
+    broker.forget_ids();
+    // `Denied` stands for a broker that cannot tell, `Away` for one that does not answer.
+    for fault in [Fault::Denied, Fault::Away, Fault::Denied] {
+        broker.fail(Op::Trace, [Some(fault)]);
+        let answer = keyed(&site, "k", JOB).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "unconfirmed"), "{answer:?}");
+        assert!(answer.header("retry-after").is_some());
+        assert_eq!(answer.body["ids"], first.body["ids"], "{answer:?}");
+        assert_eq!(answer.body["ids"][0]["count"], 1);
+    }
+    assert_eq!(keyed(&site, "k", r#"{"kind":"other","args":1}"#).await.code(), "key-reused", "the key stays claimed");
+    let told = keyed(&site, "k", JOB).await;
+    let batch = first.body["ids"][0]["batch"].as_str().unwrap();
+    assert_eq!((told.status, told.id()), (StatusCode::ACCEPTED, format!("{batch}-0").as_str()));
+    assert_eq!(broker.jobs().len(), 0);
+}
+
+/// A key is left to another request only if nothing of this one is stored.
+#[tokio::test]
+async fn a_key_whose_jobs_are_stored_in_part_stays_claimed() {
+    let (broker, site) = site().await;
+    let body = "{\"kind\":\"now\",\"args\":0}\n{\"kind\":\"later\",\"args\":0,\"delay\":\"1h\"}\n";
+    broker.fail(Op::PublishAt, [Some(Fault::Denied)]);
+    assert_eq!(keyed_lines(&site, "k", body).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(broker.jobs().len(), 1);
+    let again = keyed_lines(&site, "k", body).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (StatusCode::ACCEPTED, Some("true")));
+    assert_eq!(broker.jobs().len(), 2);
+}
+
+/// The broker is asked to remember the runs of keyed requests for as long as the key holds, and of no others.
+#[tokio::test]
+async fn runs_of_keyed_requests_are_remembered() {
+    let (broker, site) = site().await;
+    keyed(&site, "k", JOB).await;
+    keyed_lines(&site, "k2", &many(3)).await;
+    site.job(JOB).await;
+    let remembered = |message: wf_broker::Message| Batch::decode(&message.bytes, &Limits::default()).unwrap().header().remember;
+    let remembered: Vec<u32> = broker.messages().into_iter().map(remembered).collect();
+    assert_eq!(remembered, [86_400, 86_400, 0]);
 }

@@ -4,7 +4,7 @@ mod roles;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ pub enum Op {
     Create,
     Update,
     Get,
+    Trace,
     Ping,
 }
 
@@ -44,6 +45,8 @@ struct Store {
     records: HashMap<Key, Entry>,
     revision: u64,
     log: HashMap<BatchId, Vec<LoggedRecord>>,
+    /// The ids of messages whose runs have ended.
+    ended: HashSet<Arc<str>>,
     /// Faults for the next calls, in order; `None` lets a call pass.
     faults: HashMap<Op, Vec<Option<Fault>>>,
     calls: HashMap<Op, usize>,
@@ -58,6 +61,7 @@ pub struct Puppet {
     full: Mutex<HashSet<Lane>>,
     discards: AtomicBool,
     pub max_message: AtomicUsize,
+    pub window_ms: AtomicU64,
     in_flight: AtomicUsize,
     pub most_in_flight: AtomicUsize,
     changed: broadcast::Sender<BatchId>,
@@ -75,6 +79,7 @@ impl Puppet {
             full: Mutex::default(),
             discards: AtomicBool::new(false),
             max_message: AtomicUsize::new(1 << 20),
+            window_ms: AtomicU64::new(120_000),
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
             changed: broadcast::channel(1_000).0,
@@ -121,6 +126,13 @@ impl Puppet {
         self.store.lock().ids.clear();
     }
 
+    /// Runs all that is stored to its end.
+    pub fn run_all(&self) {
+        let store = &mut *self.store.lock();
+        store.ended.extend(store.messages.drain(..).map(|message| message.id));
+        store.ended.extend(store.scheduled.drain().map(|(key, _)| Arc::from(key.as_str())));
+    }
+
     pub fn fail(&self, op: Op, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.store.lock().faults.insert(op, faults.into_iter().collect());
     }
@@ -141,8 +153,17 @@ impl Puppet {
     pub async fn record(&self, batch: BatchId, run: u64, format: Format, add: impl FnOnce(&mut RecordBuilder)) {
         let run = RunId::new('j', run);
         let executor = "e1".to_owned();
-        let header =
-            RecordHeader { batch, run, step: 0, writer: 1, executor, at: 1_795_323_672_000, lane: Lane::default(), format };
+        let header = RecordHeader {
+            batch,
+            run,
+            step: 0,
+            writer: 1,
+            executor,
+            at: 1_795_323_672_000,
+            lane: Lane::default(),
+            format,
+            cut: 1 << 18,
+        };
         let mut record = RecordBuilder::new(header);
         add(&mut record);
         let log = RunLog { batch, run, message: "".into() };

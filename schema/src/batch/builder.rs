@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::{Header, JobView, layout};
+use crate::Millis;
 use crate::{Job, Kind, Limits, PastFailure, Policy, WireError, column, frame};
 
 /// Kept free below what a reader takes, in bytes: for the header, the full tables and the last job's numbers.
@@ -98,6 +99,11 @@ impl BatchBuilder {
     /// What all the jobs share.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Says when the jobs were enqueued, which may be known only once the batch is complete.
+    pub fn set_enqueued_at(&mut self, at: Millis) {
+        self.header.enqueued_at = at;
     }
 
     /// Gives the batch a trace, or none: what its jobs share may be known only once it is complete.

@@ -130,7 +130,7 @@ pub(super) fn decode(body: &Bytes, marked: bool, limits: &Limits) -> Result<Reco
 /// The mark that `body` begins with, and the rest.
 fn read_mark<'a>(body: &'a [u8], limits: &Limits) -> Result<(Option<Mark>, &'a [u8]), WireError> {
     // Before anything is allocated for it: how many jobs it claims to have, if it is of that sort.
-    let claimed = postcard::take_from_bytes::<(u32, u32)>(body).map_or(0, |((sort, count), _)| if sort == 2 { count } else { 0 });
+    let claimed = postcard::take_from_bytes::<(u32, u32)>(body).map_or(0, |((sort, count), _)| if sort >= 2 { count } else { 0 });
     if claimed as usize > limits.jobs {
         return Err(WireError::Limit { what: "the number of marked jobs", value: claimed as usize, limit: limits.jobs });
     }

@@ -34,7 +34,7 @@ fn fields(bytes: &[u8], from: usize) -> String {
         2 => record(&mut body),
         3 => dead_letter(&mut body),
         4 => {
-            if body.number("mark (0 nothing, 1 all, 2 jobs)") == 2 {
+            if body.number("mark (0 nothing, 1 all, 2 jobs, 3 scheduled)") >= 2 {
                 body.list("marked jobs", |r| {
                     r.number("index");
                 });
@@ -84,6 +84,7 @@ fn record(r: &mut Reading<'_>) {
     r.number("at, ms");
     lane(r);
     r.number("format (0 JSON, 1 postcard)");
+    r.number("cut");
     r.list("kinds", |r| r.string("kind"));
     r.number("count of outcomes");
     for column in ["kind_of", "states", "indexes", "attempts", "result_len", "results", "failures"] {

@@ -99,8 +99,9 @@ fn carried() -> impl Strategy<Value = (BatchBuilder, Vec<Seen>)> {
 }
 
 fn record_header() -> impl Strategy<Value = RecordHeader> {
-    (any::<u128>(), "[A-Za-z]", any::<u64>(), any::<u32>(), any::<u64>(), ".{0,40}", any::<u64>(), lane(), format()).prop_map(
-        |(batch, store, sequence, step, writer, executor, at, lane, format)| RecordHeader {
+    let run = ("[A-Za-z]", any::<u64>());
+    (any::<u128>(), run, any::<u32>(), any::<u64>(), ".{0,40}", any::<u64>(), lane(), format(), any::<u32>()).prop_map(
+        |(batch, (store, sequence), step, writer, executor, at, lane, format, cut)| RecordHeader {
             batch: BatchId::from(batch),
             run: RunId::new(store.chars().next().unwrap(), sequence),
             step,
@@ -109,6 +110,7 @@ fn record_header() -> impl Strategy<Value = RecordHeader> {
             at,
             lane,
             format,
+            cut,
         },
     )
 }
@@ -147,7 +149,12 @@ fn outcomes() -> impl Strategy<Value = Vec<Outcome>> {
 }
 
 fn mark() -> impl Strategy<Value = Option<Mark>> {
-    option::of(prop_oneof![Just(Mark::Nothing), Just(Mark::All), vec(any::<u32>(), 0..60).prop_map(Mark::Jobs)])
+    option::of(prop_oneof![
+        Just(Mark::Nothing),
+        Just(Mark::All),
+        vec(any::<u32>(), 0..60).prop_map(Mark::Jobs),
+        vec(any::<u32>(), 0..60).prop_map(Mark::Scheduled),
+    ])
 }
 
 proptest! {

@@ -31,6 +31,7 @@ pub(crate) fn all() -> Vec<Sample> {
         sample("record-failures", "wire_record", failures()),
         sample("record-marked", "wire_record", marked(Mark::Jobs(vec![2, 700]))),
         sample("record-marked-all", "wire_record", marked(Mark::All)),
+        sample("record-scheduled", "wire_record", marked(Mark::Scheduled(vec![0, 300]))),
         sample("dead-jobs", "dead_letter", letter(Remains::Jobs(retried()))),
         sample("dead-raw", "dead_letter", letter(raw())),
     ]
@@ -102,6 +103,7 @@ pub(crate) fn record_header() -> RecordHeader {
         at: THEN + 5_000,
         lane: Lane::new(Queue::new("default").unwrap(), Priority::High),
         format: Format::Json,
+        cut: 262_144,
     }
 }
 

@@ -16,18 +16,21 @@ pub(super) struct Facts {
     pub(super) max_message: usize,
     /// The lease.
     pub(super) lease: Duration,
+    /// How long it remembers ids.
+    pub(super) dedup_window: Duration,
 }
 
 impl Default for Facts {
-    /// What is safe with every broker: it takes as much, and who renews so often is never late.
+    /// What is safe with every broker: it takes as much, who renews so often is never late, and ids that are not relied on are
+    /// not missed.
     fn default() -> Self {
-        Self { max_message: 128 << 10, lease: Duration::from_secs(1) }
+        Self { max_message: 128 << 10, lease: Duration::from_secs(1), dedup_window: Duration::ZERO }
     }
 }
 
 impl Facts {
     pub(super) fn of(broker: &dyn Broker) -> Self {
-        Self { max_message: broker.max_message(), lease: broker.lease() }
+        Self { max_message: broker.max_message(), lease: broker.lease(), dedup_window: broker.dedup_window() }
     }
 
     /// What was kept beside `spool`. What cannot be read is as if nothing was.
@@ -59,7 +62,7 @@ mod tests {
         let spool = tempfile::tempdir().unwrap();
         let path = spool.path();
         assert_eq!(Facts::read(path).await, Facts::default());
-        let facts = Facts { max_message: 77, lease: Duration::from_millis(1_500) };
+        let facts = Facts { max_message: 77, lease: Duration::from_millis(1_500), dedup_window: Duration::from_secs(5) };
         facts.keep(path).await;
         assert_eq!(Facts::read(path).await, facts);
         std::fs::write(spool.path().join(FILE), "{\"max_mess").unwrap();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use wf_broker::{
     BoxFuture, Broker, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeadStats, DeliverySource, Entry, Hint, Key,
     KeyedRecords, LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Revision, RunLog, Schedule,
-    Scheduled, Stored, Unserved, Version,
+    Scheduled, Stored, Trace, Traced, Traces, Unserved, Version,
 };
 use wf_schema::{BatchId, Lane, Millis, Queue};
 
@@ -24,6 +24,16 @@ impl Publish for Late {
 
     fn max_message(&self) -> usize {
         self.search.found.get().map_or(self.search.facts.max_message, |broker| broker.max_message())
+    }
+
+    fn dedup_window(&self) -> Duration {
+        self.search.found.get().map_or(self.search.facts.dedup_window, |broker| broker.dedup_window())
+    }
+}
+
+impl Traces for Late {
+    fn trace(&self, wanted: Vec<Trace>, within: Duration) -> BoxFuture<'_, Vec<Traced>> {
+        self.ask("look for a message", move |broker| broker.trace(wanted, within))
     }
 }
 
@@ -82,6 +92,10 @@ impl OutcomeLog for Late {
 
     fn read(&self, batch: BatchId) -> BoxFuture<'_, Vec<LoggedRecord>> {
         self.ask("read the records", move |broker| broker.read(batch))
+    }
+
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        self.ask("ask for the oldest outcome", |broker| broker.kept_since())
     }
 
     fn watch(&self, batch: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {

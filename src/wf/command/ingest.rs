@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use wf_broker::Broker;
-use wf_ingest::{HttpState, Producer, ProducerOptions, Server, Spool};
+use wf_ingest::{HttpState, Producer, ProducerOptions, Server, Spool, SpoolError};
 use work_factory::connect::{Layout, Refusal};
 use work_factory::settings;
 
@@ -35,7 +35,10 @@ pub(super) async fn ended_by(refusal: Refusal, stop: &CancellationToken) -> Resu
 
 /// The spool, if there is one.
 pub(super) async fn open_spool(session: &Session) -> Result<Option<Spool>, Failure> {
-    settings::open_spool(session.config()).await.map_err(|error| Failure::failed(error, Exit::Failed))
+    settings::open_spool(session.config()).await.map_err(|error| {
+        let exit = if matches!(error, SpoolError::Foreign { .. }) { Exit::Usage } else { Exit::Failed };
+        Failure::failed(error, exit)
+    })
 }
 
 /// HTTP, and the producer behind it.

@@ -25,7 +25,7 @@ impl Truth {
     pub(crate) fn conclude(&mut self) {
         let mut lost = Vec::new();
         for (node, at, start, detail) in std::mem::take(&mut self.unexplained) {
-            if !self.has_reason(node, at, start) {
+            if !self.has_reason(node, at, &start) {
                 self.violations.push(Violation { what: "runs again", detail });
             }
         }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use wf_broker::RunLog;
 use wf_schema::{JobId, Limits, Record, State};
 
-use super::{Start, Truth};
+use super::{Attempt, Start, Truth};
 use crate::simulate::clock;
 
 /// The most often that one attempt may ever start: what comes back more often comes back for ever.
@@ -57,18 +57,15 @@ impl Truth {
             let deliveries = self.messages.get(uid).map(|message| &message.deliveries);
             deliveries.is_some_and(|all| all.iter().any(|(_, n, l)| (*n, *l) == (node, life)))
         };
-        // If several messages bring it there, each of them is begun once before any is begun again.
-        let begun = |uid: &&u64| {
-            let here = |start: &&Start| (start.node, start.life, start.message) == (node, life, **uid);
-            attempt.starts.iter().filter(here).count()
-        };
-        let Some(message) = attempt.messages.iter().rev().filter(came).min_by_key(begun).copied() else {
+        // If several bring it there, nobody can tell which one this is.
+        let messages: Vec<u64> = attempt.messages.iter().filter(came).copied().collect();
+        if messages.is_empty() {
             return self.violated("unknown job", format!("{job} attempt {number} runs where it was not delivered"));
-        };
-        let start = Start { at: now, node, life, message };
+        }
+        let start = Start { at: now, node, life, messages };
         let excused = self.tags.get(&attempt.tag).is_none_or(|tag| tag.excused);
         if !excused {
-            self.judge(job, number, start);
+            self.judge(job, number, &start);
         }
         if let Some(attempt) = self.attempts.get_mut(&(job, number)) {
             attempt.starts.push(start);
@@ -76,45 +73,60 @@ impl Truth {
     }
 
     /// Whether this start is one too many.
-    fn judge(&mut self, job: JobId, number: u32, start: Start) {
+    fn judge(&mut self, job: JobId, number: u32, start: &Start) {
         let Some(attempt) = self.attempts.get(&(job, number)) else { return };
         let tag = attempt.tag;
-        // What it was shown of the log, since it has the message, before it began.
-        let came = self.came(&start).last().unwrap_or(start.at);
-        let looked = self.looked.get(&(start.node, start.life, start.message)).filter(|(when, _)| *when >= came);
-        let settled = attempt.records.iter().find(|(uid, at, _)| *uid == start.message && looked.is_some_and(|(_, l)| at < l));
-        if let Some((_, at, state)) = settled {
-            let ago = start.at.saturating_duration_since(*at).as_millis();
+        if let Some((at, state)) = self.settled_before(attempt, start) {
+            let ago = start.at.saturating_duration_since(at).as_millis();
             let detail = format!("job {tag} ({job}, attempt {number}) starts and is on record as {state:?} since {ago} ms");
             return self.violated("settled runs again", detail);
         }
         if attempt.starts.len() + 1 > MOST_STARTS {
-            return self
-                .violated("runs for ever", format!("job {tag} ({job}, attempt {number}) starts the {MOST_STARTS}th time"));
+            return self.violated("runs for ever", format!("job {tag} ({job}, attempt {number}) starts the {MOST_STARTS}th time"));
         }
-        let Some(before) = attempt.starts.iter().rev().find(|before| before.message == start.message) else { return };
-        // A zombie may have had it for long before it began.
+        let Some(before) = attempt.starts.iter().rev().find(|before| before.messages == start.messages) else { return };
+        if start.messages.len() > 1 {
+            return;
+        }
         let first = |start: &Start| self.came(start).next().unwrap_or(start.at);
-        let (node, at) = (before.node, first(before).min(first(&start)));
+        let (node, at) = (before.node, first(before).min(first(start)));
         if !self.has_reason(node, at, start) {
             let ms = clock::elapsed();
-            let detail =
-                format!("at {ms} ms: job {tag} ({job}, attempt {number}) starts again, and nothing had happened to its executor");
-            self.unexplained.push((node, at, start, detail));
+            let detail = format!("at {ms} ms: job {tag} ({job}, attempt {number}) starts again, and nothing had happened to its executor");
+            self.unexplained.push((node, at, start.clone(), detail));
         }
     }
 
-    /// When the message of this start came to whoever made it.
-    fn came(&self, start: &Start) -> impl Iterator<Item = Instant> {
-        let deliveries = self.messages.get(&start.message).map(|message| message.deliveries.as_slice()).unwrap_or_default();
-        let Start { at, node, life, .. } = *start;
-        deliveries.iter().filter(move |(when, n, l)| *when <= at && (*n, *l) == (node, life)).map(|(when, _, _)| *when)
+    /// Since when, and how, the log of what is begun has settled it, as far as whoever begins it was shown.
+    fn settled_before(&self, attempt: &Attempt, start: &Start) -> Option<(Instant, State)> {
+        let mut found = None;
+        for message in &start.messages {
+            let one = Start { messages: vec![*message], ..start.clone() };
+            // What it was shown since it has the message.
+            let came = self.came(&one).last().unwrap_or(start.at);
+            let (_, shown) = self.looked.get(&(start.node, start.life, *message)).filter(|(when, _)| *when >= came)?;
+            let (_, at, state) = attempt.records.iter().find(|(uid, at, _)| uid == message && at < shown)?;
+            // A server that forgets an ack forgets the end of its log, too, once its time is over.
+            let back = self.messages.get(message).is_some_and(|message| message.back);
+            if back && *at + self.window <= start.at {
+                return None;
+            }
+            found = Some((*at, *state));
+        }
+        found
+    }
+
+    /// When the messages of this start came to whoever made it.
+    fn came<'a>(&'a self, start: &'a Start) -> impl Iterator<Item = Instant> + 'a {
+        let (at, node, life) = (start.at, start.node, start.life);
+        let deliveries = start.messages.iter().filter_map(|uid| self.messages.get(uid)).flat_map(|message| &message.deliveries);
+        deliveries.filter(move |(when, n, l)| *when <= at && (*n, *l) == (node, life)).map(|(when, _, _)| *when)
     }
 
     /// Whether there is a reason why what `node` began at `at` is begun again.
-    pub(super) fn has_reason(&self, node: usize, at: Instant, start: Start) -> bool {
+    pub(super) fn has_reason(&self, node: usize, at: Instant, start: &Start) -> bool {
         // Who is fenced was overtaken; that, too, has its reasons, and they are looked at where the other began.
-        let fenced = self.fenced.iter().any(|(when, who, of)| *when >= at && (*who, *of) == (node, start.message));
+        let fenced = self.fenced.iter().any(|(when, who, of)| *when >= at && *who == node && start.messages.contains(of));
         fenced
             || self.drained(node, at, start.at)
             || self.disturbed(node, at, start.at)

@@ -58,6 +58,7 @@ impl Truth {
             deliveries: Vec::new(),
             removed: None,
             undone: false,
+            back: false,
         };
         self.messages.insert(uid, message);
     }

@@ -75,7 +75,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new(scripts: Vec<Script>) -> Self {
-        let header = Header::new(BatchId::new(), Format::Json);
+        Self::remembered(scripts, 0).await
+    }
+
+    /// The same with a batch that is to be remembered for so many seconds.
+    pub(super) async fn remembered(scripts: Vec<Script>, remember: u32) -> Self {
+        let header = Header { remember, ..Header::new(BatchId::new(), Format::Json) };
         let mut open = BatchBuilder::new(header.clone());
         for (index, script) in scripts.iter().enumerate() {
             let backoff = if script.no_pause { Backoff { min_ms: 0, max_ms: 0 } } else { Backoff { min_ms: 100, max_ms: 5_000 } };

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use wf_broker::{
     BoxFuture, Broker, BrokerError, Buried, Consume, Control, Cron, DeadLetters, DeadPage, DeliverySource, Entry, Hint, Key,
     KeyedRecords, LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Result, Revision, RunLog, Schedule,
-    Scheduled, Stored, Version,
+    Scheduled, Stored, Trace, Traced, Traces, Version,
 };
 use wf_schema::{BatchId, Lane, Millis, Queue};
 
@@ -65,8 +65,38 @@ impl Publish for Puppet {
         self.max_message.load(SeqCst)
     }
 
+    fn dedup_window(&self) -> Duration {
+        Duration::from_millis(self.window_ms.load(SeqCst))
+    }
+
     fn max_together(&self) -> usize {
         50
+    }
+}
+
+impl Traces for Puppet {
+    fn trace(&self, wanted: Vec<Trace>, _: Duration) -> BoxFuture<'_, Vec<Traced>> {
+        async move {
+            let unknown = match self.fault(Op::Trace) {
+                Some(Fault::Denied) => true,
+                Some(fault) => return Err(failed(fault, &Lane::default())),
+                None => false,
+            };
+            let store = self.store.lock();
+            let look = |trace: &Trace| {
+                let called = |name: &str| trace.is_called(name);
+                let there = store.messages.iter().any(|message| message.lane == trace.lane && called(&message.id))
+                    || store.scheduled.keys().any(|key| called(key.as_str()));
+                match (there, store.ended.iter().any(|name| called(name))) {
+                    _ if unknown => Traced::Unknown,
+                    (true, _) => Traced::Stored,
+                    (false, true) => Traced::Ended,
+                    (false, false) => Traced::Absent,
+                }
+            };
+            Ok(wanted.iter().map(look).collect())
+        }
+        .boxed()
     }
 }
 
@@ -192,6 +222,10 @@ impl OutcomeLog for Puppet {
             Ok(self.store.lock().log.get(&batch).cloned().unwrap_or_default())
         }
         .boxed()
+    }
+
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        unasked("kept_since")
     }
 
     fn watch(&self, _: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {
