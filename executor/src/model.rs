@@ -424,6 +424,10 @@ impl OutcomeLog for Session {
         left_out("read")
     }
 
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        left_out("kept_since")
+    }
+
     fn watch(&self, _: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {
         left_out("watch")
     }

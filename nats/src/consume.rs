@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Message, header};
+use parking_lot::Mutex;
 use wf_broker::{BoxFuture, Consume, Delivery, DeliverySource, Fired, Result};
 use wf_schema::{BatchId, Lane, Millis, RunId};
 
@@ -22,7 +23,7 @@ impl NatsBroker {
         if self.consuming().iter().any(|connection| connection.watch().borrow().closed) {
             return Err(Unanswered::Closed.into_broker("consume from the lane"));
         }
-        self.consumers.bind(self.asker(), &lane).await?;
+        let [jobs_told, later_told] = self.consumers.bind(self.asker(), &lane).await?;
         // What is published comes over all connections. What falls due is little: one will do.
         let jobs = self.consuming().iter().map(|connection| (connection, &self.layout.jobs));
         let fire = self.consuming().iter().take(1).map(|connection| (connection, &self.layout.later));
@@ -39,6 +40,7 @@ impl NatsBroker {
                 ends: self.ends.clone(),
                 stream: stream.clone(),
                 flow: flow.clone(),
+                told: Mutex::new(if *stream == self.layout.jobs { jobs_told.clone() } else { later_told.clone() }),
                 expires: self.link.pull_expires,
                 heartbeat: self.link.pull_heartbeat,
                 lease: self.settings.lease,

@@ -28,17 +28,18 @@ impl LaneConsumers {
         Self { layout, settings, bound: Mutex::default() }
     }
 
-    /// Makes sure that `lane` has its consumers.
-    pub(crate) async fn bind(&self, connection: &Connection, lane: &Lane) -> Result<()> {
+    /// Makes sure that `lane` has its consumers. What was told of them meanwhile, if anything: of the one for jobs, and of
+    /// the one for later.
+    pub(crate) async fn bind(&self, connection: &Connection, lane: &Lane) -> Result<[Option<Value>; 2]> {
         if self.bound.lock().contains(lane) {
-            return Ok(());
+            return Ok([None, None]);
         }
         let (jobs, later) = configs(&self.layout, &self.settings, lane);
         let made = futures::future::try_join(
             self.bind_one(connection, &self.layout.jobs, &jobs),
             self.bind_one(connection, &self.layout.later, &later),
         );
-        let (jobs_made, later_made) = made.await.map_err(|error| match error {
+        let ((jobs_made, jobs), (later_made, later)) = made.await.map_err(|error| match error {
             error if error.code() == Some(code::NO_STREAM) => {
                 BrokerError::fatal("consume: it is not set up; run `wf broker setup` once", error)
             }
@@ -55,7 +56,7 @@ impl LaneConsumers {
             bound.clear();
         }
         bound.insert(lane.clone());
-        Ok(())
+        Ok([jobs, later])
     }
 
     /// When the consumer of `lane` in `stream` was made, by the server's clock; later than anything if that cannot be told.
@@ -69,8 +70,8 @@ impl LaneConsumers {
         self.bound.lock().remove(lane);
     }
 
-    /// Finds the consumer, or makes it: whether it was made.
-    async fn bind_one(&self, connection: &Connection, stream: &str, config: &Value) -> Result<bool, ApiError> {
+    /// Finds the consumer, or makes it: whether it was made, and what is told of it.
+    async fn bind_one(&self, connection: &Connection, stream: &str, config: &Value) -> Result<(bool, Option<Value>), ApiError> {
         let name = config["durable_name"].as_str().unwrap_or_default();
         let info = format!("CONSUMER.INFO.{stream}.{name}");
         match connection.api::<Value>(&info, &json!({})).await {
@@ -78,7 +79,7 @@ impl LaneConsumers {
                 if info["config"]["ack_wait"] != config["ack_wait"] {
                     tracing::warn!(consumer = name, stream, "the consumer's lease is not the factory's: run `wf broker setup`");
                 }
-                return Ok(false);
+                return Ok((false, Some(info)));
             }
             Err(error) if error.code() == Some(code::NO_CONSUMER) => {}
             Err(error) => return Err(error),
@@ -86,8 +87,8 @@ impl LaneConsumers {
         // Strictly: one that somebody has made meanwhile, in whatever way, is not overwritten.
         let create = json!({ "stream_name": stream, "action": "create", "config": config });
         match connection.api::<Value>(&format!("CONSUMER.CREATE.{stream}.{name}"), &create).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.code() == Some(code::CONSUMER_EXISTS) => Ok(false),
+            Ok(info) => Ok((true, Some(info))),
+            Err(error) if error.code() == Some(code::CONSUMER_EXISTS) => Ok((false, None)),
             Err(error) => Err(error),
         }
     }

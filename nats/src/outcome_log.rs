@@ -82,7 +82,9 @@ impl NatsBroker {
 
     async fn publish_copy(&self, log: RunLog, step: u32, bytes: Bytes) -> Result<()> {
         self.check_size(bytes.len())?;
-        let headers = with_id(&format!("{}.{}.{step}", log.batch, log.run).into())?;
+        // The message too: after a rollback another may have the run's name, and its records are others.
+        let message = BatchId::derived(0, &[log.message.as_bytes()]);
+        let headers = with_id(&format!("{}.{}.{step}.{message}", log.batch, log.run).into())?;
         let _room = self.room(bytes.len(), 1).await;
         let stored = self.publisher().store(&self.layout.outcome_subject(log.batch, log.run), headers, bytes).await;
         stored.map(|_| ()).map_err(|error| error.into_broker(PUBLISH))

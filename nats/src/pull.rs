@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
 use futures::{FutureExt as _, StreamExt as _};
-use serde_json::json;
-use tokio::sync::watch;
-use wf_broker::Delivery;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, watch};
+use tokio::task::unconstrained;
+use wf_broker::{BrokerError, Delivery};
 use wf_schema::Lane;
 
 use crate::broker::round_trip_within;
@@ -20,7 +22,7 @@ use crate::consume::{Origin, delivery};
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
 use crate::lease::Ends;
-use crate::link::LinkState;
+use crate::link::{LinkState, Refusal};
 use crate::source::Flow;
 use crate::uptime::Counted;
 
@@ -49,6 +51,8 @@ pub(crate) struct Leg {
     /// The stream of the consumer.
     pub(crate) stream: String,
     pub(crate) flow: Arc<Flow>,
+    /// What was told of the consumer when the lane was opened.
+    pub(crate) told: Mutex<Option<Value>>,
     pub(crate) expires: Duration,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
@@ -57,6 +61,7 @@ pub(crate) struct Leg {
 /// The pulls of one leg since it last began anew.
 struct Pulls {
     answers: Subscriber,
+    refusals: broadcast::Receiver<Refusal>,
     inbox: String,
     next: u64,
     /// Number, messages, and when nothing can come of it any more.
@@ -107,9 +112,9 @@ impl Leg {
             let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
             self.flow.at_most(self.number, 0);
             self.flow.pulling(self.number, 0);
-            let counted = self.connection.counted(&self.ends.layout, &self.stream, &self.lane).await;
-            let pulls = Pulls {
+            let mut pulls = Pulls {
                 answers,
+                refusals: self.connection.refusals(),
                 inbox,
                 next: 0,
                 sent: VecDeque::new(),
@@ -119,11 +124,32 @@ impl Leg {
                 not_before: None,
                 gone: false,
                 generation: state.generation,
-                counted,
+                counted: Counted::UNKNOWN,
                 delivered: None,
             };
+            self.learn(&mut pulls).await;
             if let Some(ended) = self.pull(pulls, &mut link).await {
                 return ended;
+            }
+        }
+    }
+
+    /// Learns of the consumer what there is to know, and pulls meanwhile: the answer is here when the first deliveries are.
+    async fn learn(&self, pulls: &mut Pulls) {
+        let mut more = self.flow.more();
+        let told = self.told.lock().take();
+        let counted = self.connection.counted(&self.ends.layout, &self.stream, &self.lane, told);
+        tokio::pin!(counted);
+        loop {
+            self.ask(pulls).await;
+            tokio::select! {
+                biased;
+                counted = &mut counted => {
+                    pulls.counted = counted;
+                    return;
+                }
+                () = self.flow.stop.cancelled() => return,
+                _ = more.changed() => {}
             }
         }
     }
@@ -139,7 +165,7 @@ impl Leg {
             if pulls.gone {
                 self.consumers.forget(&self.lane);
                 match self.consumers.bind(&self.connection, &self.lane).await {
-                    Ok(()) => {
+                    Ok(_) => {
                         pulls.gone = false;
                         // The new one knows nothing of what the old one had delivered.
                         let made = self.consumers.made_at(&self.connection, &self.stream, &self.lane).await;
@@ -172,6 +198,11 @@ impl Leg {
                     return None;
                 }
                 _ = more.changed() => {}
+                // Refusals that were missed are followed by others: what is refused is asked again.
+                Ok(refusal) = pulls.refusals.recv() => if refusal.subject == self.pull_subject() {
+                    self.flow.fail(BrokerError::denied("consume from the lane", refusal.said));
+                    pulls.wait_a_little();
+                },
                 // Or the next pull after a refusal would wait for a beat, and jobs with it.
                 () = until(pulls.not_before), if pulls.not_before.is_some_and(|until| until > Instant::now()) => {}
                 () = self.connection.exchange.unsettled_below(MAX_UNSETTLED), if self.connection.exchange.unsettled() >= MAX_UNSETTLED => {}
@@ -233,7 +264,7 @@ impl Leg {
     }
 
     /// Sends one pull for `messages`: whether it was sent.
-    async fn send(&self, pulls: &mut Pulls, messages: usize, pull: &serde_json::Value) -> bool {
+    async fn send(&self, pulls: &mut Pulls, messages: usize, pull: &Value) -> bool {
         let now = Instant::now();
         if pulls.sent.is_empty() {
             pulls.last_heard = now;
@@ -244,10 +275,14 @@ impl Leg {
         let reply = format!("{}.{}", pulls.inbox, pulls.next);
         pulls.next += 1;
         self.connection.counters.pulled.add(1);
-        let subject = format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane));
-        let subject = self.connection.api_subject(&subject);
+        let subject = self.pull_subject();
         // A pull that could not be sent is as good as lost: the silence is noticed.
         self.connection.client.publish_with_reply(subject, reply, pull.to_string().into()).await.is_ok()
+    }
+
+    /// Where pulls are sent.
+    fn pull_subject(&self) -> String {
+        self.connection.api_subject(&format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, Layout::consumer(&self.lane)))
     }
 
     /// Takes what has come: a delivery, or word of a pull.
@@ -390,8 +425,9 @@ impl Leg {
                 }
             }
         };
-        // The answer came by another way than the deliveries before it, which are all here now.
-        while let Some(Some(message)) = pulls.answers.next().now_or_never() {
+        // The answer came by another way than the deliveries before it, which are all here now. Out of the scheduler's
+        // budget, which would have some of them look as if they were not.
+        while let Some(Some(message)) = unconstrained(pulls.answers.next()).now_or_never() {
             late.extend(self.owned(message, &pulls).delivery());
         }
         (late, sure)

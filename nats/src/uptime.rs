@@ -77,14 +77,23 @@ pub(crate) struct Counted {
     pub(crate) direct: bool,
 }
 
+impl Counted {
+    /// Nothing: no count is true.
+    pub(crate) const UNKNOWN: Self = Self { since: Millis::MAX, direct: false };
+}
+
 impl Connection {
-    /// What is known of the consumer of `lane` in `stream`. If it cannot be told, no count is true.
-    pub(crate) async fn counted(&self, layout: &Layout, stream: &str, lane: &Lane) -> Counted {
+    /// What is known of the consumer of `lane` in `stream`, of which `told` was told just now. If it cannot be told, no
+    /// count is true.
+    pub(crate) async fn counted(&self, layout: &Layout, stream: &str, lane: &Lane, told: Option<Value>) -> Counted {
         let generation = self.watch().borrow().generation;
         let server = self.client.server_info();
         let counting = async {
             let subject = format!("CONSUMER.INFO.{stream}.{}", Layout::consumer(lane));
-            let info = self.api::<Value>(&subject, &json!({})).await?;
+            let info = match told {
+                Some(told) => told,
+                None => self.api::<Value>(&subject, &json!({})).await?,
+            };
             let counting = Counting::of(&info, &server, self.domain());
             let direct = counting == Counting::Connected && server.cluster.is_none();
             let since = match counting {
@@ -97,7 +106,7 @@ impl Connection {
         counting.await.unwrap_or_else(|error: ApiError| {
             let error: &dyn std::error::Error = &error;
             tracing::debug!(error, "cannot tell who counts deliveries, and since when; each counts as a later one");
-            Counted { since: Millis::MAX, direct: false }
+            Counted::UNKNOWN
         })
     }
 

@@ -129,7 +129,7 @@ async fn a_keyed_request_is_stored_once_whatever_is_killed() {
     let stage = Stage::with(SETTINGS);
     let run = async |stage: &Stage, server: &TestServer| {
         // Answers take longer than it takes to see that something is stored.
-        let far = DelayProxy::start(server.address(), Duration::from_millis(400));
+        let far = DelayProxy::start(server.address(), Duration::from_millis(150));
         let mut ingest = stage.start(&format!("ingest --listen 127.0.0.1:0 --broker {}", far.url()));
         let web = Web::of(&mut ingest).await;
         (far, ingest, web)

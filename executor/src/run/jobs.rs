@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, unconstrained};
 use tokio_util::sync::DropGuard;
 use wf_schema::{JobView, Millis, State, now};
 
@@ -262,7 +262,7 @@ impl Jobs {
                 self.shared.cancelled.cancel();
                 self.waiting.abort_all();
                 // Those that were done just now still count; the others are for whoever has the batch next.
-                while let Some(Some(ended)) = self.waiting.join_next().now_or_never() {
+                while let Some(Some(ended)) = unconstrained(self.waiting.join_next()).now_or_never() {
                     self.ended(ended);
                 }
                 self.waiting = JoinSet::new();

@@ -382,7 +382,7 @@ async fn on_disk_what_was_answered_survives_and_torn_tails_are_cut() {
             spool.close().await.unwrap();
         }
         let opened = on_disk(path).await;
-        let expected: Vec<String> = (0..count).map(|n| name(n)).collect();
+        let expected: Vec<String> = (0..count).map(name).collect();
         assert_eq!(ids(&opened)["q.normal"], expected);
         opened.close().await.unwrap();
     }
