@@ -69,6 +69,8 @@ pub use executor::Executor;
 pub use failure::JobFailure;
 pub use function::Function;
 pub use handler::{Args, Attempt, Handler};
+#[doc(hidden)]
+pub use options::KnownFault;
 pub use options::{ExecutorOptions, OptionError};
 pub use prefetch::Prefetch;
 pub use registry::Registry;

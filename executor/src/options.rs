@@ -28,6 +28,17 @@ pub struct ExecutorOptions {
     drain_deadline: Duration,
     limits: Limits,
     turns: Option<usize>,
+    faults: Vec<KnownFault>,
+}
+
+/// A fault that was mended, and that a simulation puts back to see that it is found.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownFault {
+    /// Look-ups of redelivered batches keep their places until their turn.
+    HeldLookups,
+    /// What was scheduled for want of room is published to its lane once there is some.
+    ForgottenDetours,
 }
 
 /// A setting that cannot be.
@@ -68,6 +79,7 @@ impl ExecutorOptions {
             drain_deadline: Duration::from_secs(30),
             limits: Limits::default(),
             turns: None,
+            faults: Vec::new(),
         })
     }
 
@@ -138,6 +150,18 @@ impl ExecutorOptions {
     pub fn turns(mut self, turns: usize) -> Self {
         self.turns = Some(turns.max(1));
         self
+    }
+
+    /// Puts a known fault back.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_fault(mut self, fault: KnownFault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    pub(crate) fn has_fault(&self, fault: KnownFault) -> bool {
+        self.faults.contains(&fault)
     }
 
     /// What the executor is called.

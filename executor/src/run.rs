@@ -13,6 +13,7 @@ use wf_broker::Delivery;
 use wf_schema::{DeadLetter, State, WireError, now};
 
 use self::jobs::Jobs;
+use crate::KnownFault;
 use crate::bury;
 use crate::charge::Charge;
 use crate::hand::Ask;
@@ -55,6 +56,10 @@ async fn attend(node: Arc<Node>, delivery: Delivery, held: Held, charge: Charge)
 async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge: Charge) -> Result<(), Lost> {
     // Of a batch that was delivered before there may be records, a round trip away. They are read before its turn, or
     // those behind it would wait for the answer too.
+    let kept = match delivery.delivered > 1 && node.options.has_fault(KnownFault::HeldLookups) {
+        true => unless_unwanted(node, &charge, node.lookups.acquire_many(LOOKUP_UNITS / 16)).await,
+        false => None,
+    };
     let found = match delivery.delivered > 1 {
         true => match unless_unwanted(node, &charge, look_up(node, delivery)).await {
             Some(Ok(found)) => Some(found),
@@ -65,6 +70,7 @@ async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge:
         false => None,
     };
     let Some(turn) = place(node, &charge, &charge.desk.turns).await else { return untouched(node, held) };
+    drop(kept);
     // Read only now, or once more: a batch that waits for its turn is held as it came, for that is what the budget of
     // bytes counts.
     let work = match Work::read(delivery, node.options.reading()) {
@@ -94,8 +100,11 @@ async fn work_off(node: &Arc<Node>, delivery: &Delivery, held: Held, mut charge:
 /// as it reads: nothing here waits for a turn, for then the batches of one slow lane would keep all others waiting.
 async fn look_up(node: &Node, delivery: &Delivery) -> Result<Found, Lost> {
     let size = u32::try_from(delivery.bytes.len().div_ceil(LOOKUP_UNIT)).unwrap_or(u32::MAX);
-    // Never closed.
-    let _reading = node.lookups.acquire_many(size.clamp(1, LOOKUP_UNITS)).await.ok();
+    let _reading = match node.options.has_fault(KnownFault::HeldLookups) {
+        true => None,
+        // Never closed.
+        false => node.lookups.acquire_many(size.clamp(1, LOOKUP_UNITS)).await.ok(),
+    };
     let work = Work::read(delivery, node.options.reading())?;
     Found::look_up(node, &work).await
 }

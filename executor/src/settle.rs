@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use wf_broker::{Broker, BrokerError, LogEnd, Version};
 use wf_schema::{Mark, Record, RecordBuilder, RecordHeader, State, WireError, now};
 
+use crate::KnownFault;
 use crate::intake::Work;
 use crate::node::Node;
 use crate::outcome::{Done, End, Outcome};
@@ -164,6 +165,9 @@ impl Settling {
             }
             let appended = Appended::of(record, bytes);
             let obliges = appended.obliges();
+            if self.node.options.has_fault(KnownFault::ForgottenDetours) {
+                scheduled.clear();
+            }
             self.publish(appended, scheduled).await?;
             return if obliges { self.note_published().await } else { Ok(()) };
         }

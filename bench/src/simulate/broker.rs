@@ -6,6 +6,7 @@ mod keyed;
 mod outcomes;
 mod publish;
 mod settle;
+mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

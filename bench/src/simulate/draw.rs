@@ -173,6 +173,8 @@ impl Draw {
     fn flood(&mut self, setting: &mut Setting) {
         setting.executors = self.rng.u8(1..=2);
         setting.turns = 1;
+        // Slots are shared in turn; what is looked at here is everything else that lanes share.
+        setting.slots = self.rng.u8(4..=8);
         setting.latency_ms = 1;
         setting.lane_messages = 1_000;
         setting.quick_ms = Some(20_000);
@@ -259,6 +261,8 @@ pub(crate) const POINTS: &[(Role, Op)] = &[
     (Role::Ingest, Op::Create),
     (Role::Ingest, Op::Update),
     (Role::Ingest, Op::Get),
+    (Role::Ingest, Op::Trace),
+    (Role::Ingest, Op::Disk),
     (Role::Ingest, Op::Disk),
     (Role::Executor, Op::Append),
     (Role::Executor, Op::Append),
@@ -280,6 +284,7 @@ pub(crate) const POINTS: &[(Role, Op)] = &[
     (Role::Run, Op::Publish),
     (Role::Run, Op::PublishAt),
     (Role::Run, Op::Read),
+    (Role::Run, Op::Trace),
     (Role::Run, Op::Append),
     (Role::Run, Op::Ack),
     (Role::Run, Op::Results),

@@ -43,7 +43,6 @@ pub(crate) enum State {
 pub(crate) struct Later {
     pub(crate) uid: u64,
     pub(crate) scheduled: Scheduled,
-    pub(crate) at: Millis,
 }
 
 /// What settings it has.
@@ -167,14 +166,14 @@ impl Server {
     ///
     /// # Errors
     /// `TooLarge`.
-    pub(crate) fn publish_at(&mut self, uid: u64, scheduled: Scheduled, now: Instant, at: Millis) -> Result<bool, BrokerError> {
+    pub(crate) fn publish_at(&mut self, uid: u64, scheduled: Scheduled, now: Instant) -> Result<bool, BrokerError> {
         self.fits(&scheduled.bytes)?;
         let name = format!("s {} {} {}", scheduled.key, scheduled.due, super::world::hash(&scheduled.bytes));
         if self.knows(&name, now) {
             return Ok(false);
         }
         self.ids.insert(name, (now, None));
-        self.later.insert(scheduled.key.clone(), Later { uid, scheduled, at });
+        self.later.insert(scheduled.key.clone(), Later { uid, scheduled });
         Ok(true)
     }
 

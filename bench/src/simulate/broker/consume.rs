@@ -135,10 +135,14 @@ impl DeliverySource for Flow {
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, u64> {
-        let source = self.session.world.lock().sources.remove(&self.number);
-        let strands = self.session.world.lock().breaks.has(Break::A7);
-        let released = source.filter(|_| !strands).map_or(0, |source| self.give_back(source.inbox));
-        Box::pin(async move { Ok(released) })
+        Box::pin(async move {
+            // What was on its way when the server heard of it has come by the time that it has answered.
+            let stopped = self.session.ask(Op::Other, 4, "stop a lane", |_, _| Ok(())).await;
+            let source = self.session.world.lock().sources.remove(&self.number);
+            let strands = self.session.world.lock().breaks.has(Break::A7);
+            let released = source.filter(|_| !strands).map_or(0, |source| self.give_back(source.inbox));
+            stopped.map(|()| released)
+        })
     }
 }
 
@@ -195,7 +199,7 @@ pub(crate) fn send(world: &mut Inner, run: RunId, number: u64, now: Instant) {
     world.truth.delivered(kept.uid, node, life);
     world.say(|| format!("{run} goes to node {node}/{life} the {}th time{}", kept.delivered, if lost { ", lost" } else { "" }));
     let same = world.breaks.has(Break::A2);
-    let fallback_id = fallback(run, if same { 0 } else { kept.at }, &kept.id);
+    let fallback_id = if same { fallback(run, 0, "") } else { fallback(run, kept.at, &kept.id) };
     let done = AtomicBool::new(false);
     let hold = Hold { session, lane: kept.lane.clone(), run, uid: kept.uid, done };
     let delivery = Delivery {

@@ -68,10 +68,10 @@ impl Schedule for Session {
     fn publish_at(&self, scheduled: Scheduled) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.ask(Op::PublishAt, hash(scheduled.key.as_str()), "schedule a message", |world, now| {
-                let (uid, at) = (world.number(), world.wall());
+                let uid = world.number();
                 let (lane, key, bytes) = (scheduled.lane.clone(), scheduled.key.clone(), scheduled.bytes.clone());
                 let before = world.server.later.get(&key).map(|later| later.uid);
-                if world.server.publish_at(uid, scheduled, now, at)? {
+                if world.server.publish_at(uid, scheduled, now)? {
                     before.into_iter().for_each(|before| world.truth.replaced(before));
                     world.truth.stored(uid, None, &lane, key.as_str(), &bytes, BatchId::from(0));
                     world.say(|| format!("{key} is scheduled for {lane}"));

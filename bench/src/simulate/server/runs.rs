@@ -1,5 +1,7 @@
 //! The logs of runs, which are the fence, and the copies that readers see.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +21,7 @@ pub(crate) struct Logged {
     /// `None` is the end.
     bytes: Option<Bytes>,
     /// The id of the message that it belongs to.
-    message: std::sync::Arc<str>,
+    message: Arc<str>,
     at: Instant,
     /// When it was replaced, or runs out.
     until: Option<Instant>,
@@ -101,10 +103,15 @@ impl Server {
         read
     }
 
-    /// The messages of `batch` that have left a trace in a log: their ids.
-    pub(crate) fn logged(&self, batch: BatchId, at: Instant) -> Vec<std::sync::Arc<str>> {
-        let of = self.logs.iter().filter(|((of, _), _)| *of == batch).flat_map(|(_, entries)| entries);
-        of.filter(|logged| logged.is_there(at)).map(|logged| logged.message.clone()).collect()
+    /// The messages of `batch` that have left something in a log: their ids, and whether their runs have ended.
+    pub(crate) fn logged(&self, batch: BatchId, at: Instant) -> Vec<(Arc<str>, bool)> {
+        let mut found: BTreeMap<(RunId, Arc<str>), bool> = BTreeMap::new();
+        for ((_, run), entries) in self.logs.iter().filter(|((of, _), _)| *of == batch) {
+            for logged in entries.iter().filter(|logged| logged.is_there(at)) {
+                found.insert((*run, logged.message.clone()), logged.bytes.is_none());
+            }
+        }
+        found.into_iter().map(|((_, message), ended)| (message, ended)).collect()
     }
 
     /// Keeps a copy for readers: whether it is new.
@@ -149,11 +156,5 @@ impl Server {
         for entries in self.logs.values_mut() {
             entries.retain(|logged| logged.version >= oldest);
         }
-    }
-
-    /// The runs whose logs are there.
-    pub(crate) fn open_logs(&self, now: Instant) -> Vec<(BatchId, RunId)> {
-        let open = |entries: &&Vec<Logged>| entries.iter().any(|logged| logged.is_there(now) && logged.bytes.is_some());
-        self.logs.iter().filter(|(_, entries)| open(entries)).map(|(name, _)| *name).collect()
     }
 }
