@@ -21,7 +21,7 @@ pub(crate) enum Break {
     A7,
     /// Look-ups of redelivered batches keep their places until their turn.
     A9,
-    /// What was published to a lane in doubt is scheduled as well.
+    /// What was scheduled for want of room is published to its lane once there is some.
     A14,
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct Session {
     pub(crate) life: u32,
     timeout: Duration,
     lease: Duration,
+    window: Duration,
     max_message: usize,
     /// Acks and releases that are not confirmed yet.
     unsettled: AtomicUsize,
@@ -40,10 +41,10 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(world: &World, node: usize, life: u32) -> Arc<Self> {
-        let (timeout, lease, max_message) = {
+        let (timeout, lease, window, max_message) = {
             let world = world.lock();
             let setting = &world.setting;
-            (ms(setting.timeout_ms), ms(setting.lease_ms), setting.message_bytes as usize)
+            (ms(setting.timeout_ms), ms(setting.lease_ms), ms(setting.dedup_ms), setting.message_bytes as usize)
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -52,6 +53,7 @@ impl Session {
             life,
             timeout,
             lease,
+            window,
             max_message,
             unsettled: AtomicUsize::new(0),
             settled: Notify::new(),

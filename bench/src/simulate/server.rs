@@ -70,6 +70,8 @@ pub(crate) struct Server {
     pub(crate) logs: BTreeMap<(BatchId, RunId), Vec<runs::Logged>>,
     /// What readers see of the logs, in the order of its writing, bounded.
     pub(crate) copies: VecDeque<runs::Copy>,
+    /// From when on all copies are there.
+    pub(crate) kept_since: Millis,
     pub(crate) keyed: BTreeMap<Key, Vec<Written>>,
     pub(crate) dead: Vec<Buried>,
     pub(crate) paused: BTreeMap<Queue, Millis>,
@@ -89,6 +91,7 @@ impl Server {
             ids: BTreeMap::new(),
             logs: BTreeMap::new(),
             copies: VecDeque::new(),
+            kept_since: 0,
             keyed: BTreeMap::new(),
             dead: Vec::new(),
             paused: BTreeMap::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 use wf_broker::{BoxFuture, BrokerError, Hint, LogEnd, LoggedRecord, LoggedRun, OutcomeLog, RunLog, Version};
-use wf_schema::BatchId;
+use wf_schema::{BatchId, Millis};
 
 use super::super::breaks::Break;
 use super::super::history::Op;
@@ -85,6 +85,13 @@ impl OutcomeLog for Session {
             })
             .await
         })
+    }
+
+    fn kept_since(&self) -> BoxFuture<'_, Millis> {
+        Box::pin(self.ask(Op::Other, 5, "tell what is kept", |world, _| {
+            let since = world.server.kept_since;
+            Ok(if world.breaks.has(Break::A6) { 0 } else { since })
+        }))
     }
 
     fn watch(&self, batch: BatchId) -> BoxFuture<'_, Box<dyn Hint>> {

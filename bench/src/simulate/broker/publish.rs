@@ -1,5 +1,7 @@
 //! Storing messages, for now and for later.
 
+use std::time::Duration;
+
 use wf_broker::{BoxFuture, BrokerError, Cron, Key, Message, Publish, Schedule, Scheduled, Stored};
 use wf_schema::BatchId;
 
@@ -57,6 +59,10 @@ impl Publish for Session {
             })
             .await
         })
+    }
+
+    fn dedup_window(&self) -> Duration {
+        self.window
     }
 
     fn max_message(&self) -> usize {

@@ -1,9 +1,10 @@
 //! An executor.
 
 use tokio::time::{Instant, sleep};
-use wf_executor::{Executor, ExecutorOptions};
+use wf_executor::{Executor, ExecutorOptions, KnownFault};
 use wf_schema::Queue;
 
+use super::super::breaks::Break;
 use super::super::broker::Session;
 use super::super::history::Place;
 use super::super::world::{World, ms};
@@ -11,14 +12,18 @@ use super::registry;
 
 /// How it is set up. A setting that cannot be is the simulation's fault, and told as one.
 fn options(world: &World, name: String) -> Result<ExecutorOptions, String> {
-    let (slots, turns, hold) = {
+    let (slots, turns, breaks) = {
         let world = world.lock();
-        (world.setting.slots, world.setting.turns, world.breaks.has(super::super::breaks::Break::A9))
+        (world.setting.slots, world.setting.turns, world.breaks.clone())
     };
     let queues = Place::QUEUES.iter().filter_map(|queue| Queue::new(queue).ok());
-    let options =
+    let mut options =
         ExecutorOptions::new(name).and_then(|options| options.concurrency(slots.into())).map_err(|error| error.to_string())?;
-    let _ = hold;
+    for (put_back, fault) in [(Break::A9, KnownFault::HeldLookups), (Break::A14, KnownFault::ForgottenDetours)] {
+        if breaks.has(put_back) {
+            options = options.with_fault(fault);
+        }
+    }
     Ok(options.serving(queues).turns(turns.into()))
 }
 

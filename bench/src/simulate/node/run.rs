@@ -46,7 +46,7 @@ pub(crate) async fn live(world: World, file: File) {
         };
         let session = Session::new(&world, node, life);
         let Some(options) = options(&world, earlier) else { return };
-        let input = Input { name: format!("file {first}"), size: None, reader: Box::new(Cursor::new(text.clone())) };
+        let input = Input { name: format!("file {first}"), size: None, file: None, reader: Box::new(Cursor::new(text.clone())) };
         let outlet = Arc::new(Writing { lines: lines.clone(), session: session.clone() });
         let kill = kills.next();
         let run = run_here(session.clone(), registry(&session), input, options, outlet, CancellationToken::new());
@@ -125,6 +125,12 @@ fn check(world: &World, first: u32, jobs: usize, text: &str) {
     }
     let mut found: BTreeMap<u32, u32> = BTreeMap::new();
     for line in text.lines() {
+        if line.contains(r#""state":"unknown""#) {
+            world.hit("outcome unknown");
+            if world.server.kept_since == 0 {
+                world.truth.violated("results", format!("nothing was dropped, and nobody knows: {line}"));
+            }
+        }
         let id = line.strip_prefix(r#"{"id":""#).and_then(|rest| rest.split('"').next()).and_then(|id| id.parse::<JobId>().ok());
         match id.and_then(|id| world.truth.tag_of(id)) {
             Some(tag) => *found.entry(tag).or_default() += 1,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 use wf_broker::{BrokerError, LogEnd, LoggedRecord, LoggedRun, RunLog, Version};
-use wf_schema::{BatchId, RunId};
+use wf_schema::{BatchId, Millis, RunId};
 
 use super::Server;
+use crate::simulate::clock;
 
 /// How long a replica that lags may still show what was replaced.
 const SHOWN: Duration = Duration::from_secs(5);
@@ -34,6 +35,7 @@ pub(crate) struct Copy {
     step: u32,
     record: LoggedRecord,
     at: Instant,
+    wall: Millis,
 }
 
 impl Logged {
@@ -126,7 +128,7 @@ impl Server {
         }
         self.ids.insert(name, (now, None));
         let record = LoggedRecord { run: log.run, version: Version(self.sequence('c')), bytes };
-        self.copies.push_back(Copy { batch: log.batch, step, record, at: now });
+        self.copies.push_back(Copy { batch: log.batch, step, record, at: now, wall: clock::millis(0) });
         let most = self.bounds.copies;
         self.evict(most);
         Ok(true)
@@ -142,7 +144,10 @@ impl Server {
     /// Drops all copies but the newest: how many.
     pub(crate) fn evict(&mut self, left: usize) -> usize {
         let gone = self.copies.len().saturating_sub(left);
-        self.copies.drain(..gone);
+        let last = self.copies.drain(..gone).next_back();
+        if let Some(copy) = last {
+            self.kept_since = copy.wall + 1;
+        }
         gone
     }
 
