@@ -94,6 +94,7 @@ async fn a_bulk_request_comes_out_whole_also_when_it_is_atomic_keyed_or_for_late
         let mut numbers: Vec<usize> = taken.values().map(|(args, _)| args.parse().unwrap()).collect();
         numbers.sort_unstable();
         assert!(numbers.into_iter().eq(0..9_000));
+        taken.values().for_each(|(_, delivery)| delivery.lease.ack(None));
     }
     let again = Answer::of(post("/v1/jobs/batch", lines("")).header("idempotency-key", "k")).await;
     assert_eq!(again.header("idempotency-replayed"), Some("true"));

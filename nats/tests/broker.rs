@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use wf_broker::{
     Broker as _, BrokerError, Consume as _, Control as _, Key, KeyedRecords as _, Message, OutcomeLog as _, Publish as _,
-    Schedule as _, Scheduled,
+    Schedule as _, Scheduled, Trace, Traced, Traces as _,
 };
 use wf_nats::testing::{DelayProxy, ServerOptions, TestServer};
 use wf_nats::{
@@ -304,4 +304,30 @@ async fn what_is_not_allowed_is_denied_at_once() {
     }
     ingest.cancel_at(cancelled).await.unwrap();
     assert_eq!(source.next().await.unwrap().bytes, "kept");
+    // Ingest can find out what was stored; who has no right to look learns nothing, and waits for nothing.
+    let batch = BatchId::new();
+    let wanted = || vec![Trace { lane: lane(), batch, id: Some(batch.to_string().into()), later: false, since: 0 }];
+    assert_eq!(ingest.trace(wanted(), Duration::from_secs(10)).await.unwrap(), [Traced::Absent]);
+    ingest.publish(Message { id: batch.to_string().into(), ..message(&lane(), 3) }).await.unwrap();
+    assert_eq!(ingest.trace(wanted(), Duration::from_secs(10)).await.unwrap(), [Traced::Stored]);
+    let begin = Instant::now();
+    let never = vec![Trace { batch: BatchId::new(), id: None, ..wanted().remove(0) }];
+    assert_eq!(executor.trace(never, Duration::from_secs(10)).await.unwrap(), [Traced::Unknown]);
+    assert!(begin.elapsed() < quick().request_timeout, "it took a timeout to find out");
+}
+
+/// A lane that takes several pages to read: what lies at its end is found, and what is not there is known not to be.
+#[tokio::test]
+async fn a_long_lane_is_read_to_its_end() {
+    let (_server, broker) = set_up().await;
+    let batch = BatchId::new();
+    let large = |n: usize| Message { bytes: vec![n as u8; 200_000].into(), ..message(&lane(), n) };
+    try_join_all((0..60).map(|n| broker.publish(large(n)))).await.unwrap();
+    let small = (60..1_200).map(|n| broker.publish(message(&lane(), n)));
+    try_join_all(small).await.unwrap();
+    let trace = |id: String| Trace { lane: lane(), batch, id: Some(id.into()), later: false, since: batch.millis() };
+    let wanted = || vec![trace(format!("{batch}.7")), trace(batch.to_string())];
+    assert_eq!(broker.trace(wanted(), Duration::from_secs(30)).await.unwrap(), [Traced::Absent; 2]);
+    broker.publish(Message { id: batch.to_string().into(), ..message(&lane(), 1_200) }).await.unwrap();
+    assert_eq!(broker.trace(wanted(), Duration::from_secs(30)).await.unwrap(), [Traced::Absent, Traced::Stored]);
 }

@@ -18,7 +18,7 @@ async fn all_sorts(broker: &str) {
     assert_eq!(ended.stdout, "", "outcomes go to the file only");
     let summary = ended.summary();
     let keys: Vec<&String> = summary.as_object().unwrap().keys().collect();
-    let mut wanted = ["jobs", "completed", "discarded", "elapsed_s", "jobs_per_s", "wire_bytes_per_job"];
+    let mut wanted = ["jobs", "completed", "discarded", "elapsed_s", "jobs_per_s", "unknown", "wire_bytes_per_job"];
     wanted.sort_unstable();
     assert_eq!(keys, wanted);
     assert_eq!(summary["jobs"], JOBS);

@@ -29,9 +29,10 @@ impl Folder {
         OwnFolder::make(path).map_err(io("make the folder"))?;
         let format = path.join(FORMAT_FILE);
         if !format.exists() {
-            // A process that died before the format was written has left no more than these. A database without a
-            // format belongs to a spool.
-            let ours = [OwnFolder::LOCK, FORMAT_DRAFT];
+            // A process that died before the format was written has left no more than these. A database without so much
+            // as a draft of a format belongs to a spool.
+            let draft = path.join(FORMAT_DRAFT).exists();
+            let ours = [OwnFolder::LOCK, FORMAT_DRAFT, if draft { DATABASE } else { FORMAT_DRAFT }];
             for entry in fs::read_dir(path).map_err(io("list the folder"))? {
                 let name = entry.map_err(io("list the folder"))?.file_name();
                 if !ours.iter().any(|own| name == *own) {

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::{Notify, mpsc};
-use wf_executor::{Executor, ExecutorError, ExecutorOptions, JobContext, JobFailure, Registry, stock};
+use tokio::task::JoinHandle;
+use wf_executor::{DrainReport, Executor, ExecutorError, ExecutorOptions, JobContext, JobFailure, Registry, stock};
 use wf_schema::{Job, State};
 
 use crate::yard::{Yard, within};
@@ -29,6 +31,14 @@ fn job(kind: &str) -> Job<'_> {
     Job::new(kind, &()).unwrap().store_result()
 }
 
+/// A drain that has begun when this returns.
+fn begun(executor: &Arc<Executor>) -> JoinHandle<DrainReport> {
+    let executor = executor.clone();
+    let mut drain = async move { executor.drain(Duration::from_secs(60)).await }.boxed();
+    assert!((&mut drain).now_or_never().is_none(), "it has ended before what runs did");
+    tokio::spawn(drain)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_gives_back_what_has_not_started_and_waits_for_what_runs() {
     let yard = Yard::new(Duration::from_secs(30));
@@ -37,10 +47,7 @@ async fn a_drain_gives_back_what_has_not_started_and_waits_for_what_runs() {
     let first = yard.publish(&[job("wait")]).await;
     within("the start", starts.recv()).await.unwrap();
     yard.publish(&[job("wait")]).await;
-    let drain = tokio::spawn({
-        let executor = executor.clone();
-        async move { executor.drain(Duration::from_secs(60)).await }
-    });
+    let drain = begun(&executor);
     // The second comes to others at once, while the first still runs.
     let second = yard.take().await;
     assert!(!drain.is_finished());
@@ -85,11 +92,7 @@ async fn a_short_rest_is_finished_rather_than_given_back() {
     let executor = Arc::new(yard.start(registry, 1));
     let batch = yard.publish(&[job("noop"), job("wait"), job("noop"), job("noop")]).await;
     within("the start", starts.recv()).await.unwrap();
-    let drain = tokio::spawn({
-        let executor = executor.clone();
-        async move { executor.drain(Duration::from_secs(60)).await }
-    });
-    tokio::task::yield_now().await;
+    let drain = begun(&executor);
     go.notify_one();
     let report = within("the drain", drain).await.unwrap();
     assert_eq!((report.finished, report.released), (1, 0));

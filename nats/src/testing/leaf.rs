@@ -1,6 +1,7 @@
 //! A hub and a leaf node of a test's own.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::{ServerOptions, TestServer};
@@ -29,7 +30,7 @@ impl TestLeaf {
         started.reconfigure(listening(&address.to_string()));
         let leaf = TestServer::start(leaf.config(&remote(address)));
         let both = Self { hub: started, leaf };
-        both.linked();
+        both.linked(hub.in_domain());
         both
     }
 
@@ -48,11 +49,39 @@ impl TestLeaf {
         &self.leaf
     }
 
-    fn linked(&self) {
+    /// Waits until the leaf node has reached the hub, and the JetStream of the hub's `domain` answers there.
+    fn linked(&self, domain: Option<&str>) {
         let began = Instant::now();
-        while !self.leaf.log().contains("Leafnode connection created") {
+        let linked = || self.leaf.log().contains("Leafnode connection created");
+        // What the hub listens for is known at the leaf node only a moment after the link stands.
+        while !linked() || domain.is_some_and(|domain| !answers(self.leaf.address(), domain)) {
             assert!(began.elapsed() < PATIENCE, "the leaf node does not reach its hub; it says:\n{}", self.leaf.log());
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Whether the server at `address` leads to the JetStream of `domain`.
+fn answers(address: SocketAddr, domain: &str) -> bool {
+    let asked = format!(
+        "CONNECT {{\"verbose\":false,\"headers\":true,\"no_responders\":true}}\r\nSUB a 1\r\nPUB $JS.{domain}.API.INFO a 0\r\n\r\n"
+    );
+    let mut link = TcpStream::connect(address).unwrap();
+    link.set_read_timeout(Some(PATIENCE)).unwrap();
+    link.write_all(asked.as_bytes()).unwrap();
+    let mut said = Vec::new();
+    loop {
+        let mut more = [0; 4_096];
+        let read = link.read(&mut more).unwrap();
+        assert!(read > 0, "the leaf node closed the connection");
+        said.extend(&more[..read]);
+        let text = String::from_utf8_lossy(&said);
+        // That nobody is there comes with headers, an answer without.
+        if text.contains("HMSG a ") {
+            return false;
+        }
+        if text.contains("MSG a ") {
+            return true;
         }
     }
 }

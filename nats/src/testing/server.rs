@@ -63,6 +63,10 @@ impl ServerOptions {
         self
     }
 
+    pub(super) fn in_domain(&self) -> Option<&str> {
+        self.domain.as_deref()
+    }
+
     /// Adds lines to the server's configuration file, e.g. `max_payload: 64KB`.
     #[must_use]
     pub fn config(mut self, lines: &str) -> Self {
