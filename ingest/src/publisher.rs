@@ -41,6 +41,8 @@ pub struct Publisher {
     spool: Option<Spool>,
     /// The largest message, if not the broker's largest.
     max_message: Option<usize>,
+    /// Whether nothing is published again that may be stored, however short a time ago.
+    certain: bool,
 }
 
 /// What was published.
@@ -84,6 +86,7 @@ impl Publisher {
             breaker: None,
             spool: None,
             max_message: None,
+            certain: false,
         }
     }
 
@@ -110,6 +113,13 @@ impl Publisher {
         self.breaker = Some(breaker);
         self.spool = spool;
         self
+    }
+
+    /// The same that publishes nothing again before the broker has told that it was not stored: a server that restarts
+    /// forgets at once the ids of messages that were settled. Costs a look at the lanes for each message in doubt, so it is
+    /// for those that must never be stored twice.
+    pub(crate) fn certain(&self) -> Self {
+        Self { certain: true, ..self.clone() }
     }
 
     /// The same without its spool: for what only the broker can keep.

@@ -90,7 +90,8 @@ async fn all(history: &History, world: &World) {
     let cli = world.lock().add_node(Role::Cli, 0);
     world.lock().begin(cli);
     nodes.spawn(tend(world.clone()));
-    let mut callers = Callers { world: world.clone(), front: front.clone(), tasks: JoinSet::new(), runs: JoinSet::new(), files, cli };
+    let mut callers =
+        Callers { world: world.clone(), front: front.clone(), tasks: JoinSet::new(), runs: JoinSet::new(), files, cli };
     let began = Instant::now();
     nodes.spawn(snapshots(snapshot_times(history), world.clone(), began));
     for step in &history.steps {
@@ -247,7 +248,9 @@ async fn rest(world: &World, front: &Front, callers: &mut Callers) -> bool {
         let idle = {
             let world = world.lock();
             // A run whose jobs a rollback took away waits for them.
-            (callers.runs.is_empty() || world.truth.is_rolled_back()) && world.server.messages.is_empty() && world.server.later.is_empty()
+            (callers.runs.is_empty() || world.truth.is_rolled_back())
+                && world.server.messages.is_empty()
+                && world.server.later.is_empty()
         };
         if idle && callers.tasks.is_empty() && front.spooled() == 0 {
             return true;

@@ -84,7 +84,7 @@ pub(super) async fn publish_once(
 ) -> Result<Once, Problem> {
     // The claim is a record at the broker, and so is the only proof that a request was done: the spool, which is this
     // process's own, cannot stand in for it.
-    let publisher = state.producer.publisher().without_spool();
+    let publisher = state.producer.publisher().without_spool().certain();
     if let Some(refusal) = publisher.refusal() {
         let why = "an Idempotency-Key needs the broker, which keeps its record; without a key the jobs may be taken";
         return Err(Problem::from(refusal).with("hint", why));

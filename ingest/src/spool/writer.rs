@@ -1,8 +1,8 @@
 //! The writer: one thread that makes all changes. It takes whatever waits, commits it as one, and only then answers, so
 //! that the slower the disk is, the more share a sync (group commit).
 
-use std::sync::{Arc, Weak};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;

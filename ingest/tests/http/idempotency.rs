@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::StatusCode;
 use serde_json::json;
+use wf_ingest::{HttpOptions, Patience, ProducerOptions};
 use wf_schema::{Batch, Limits};
 
-use crate::support::http::{Answer, Site};
+use crate::support::http::{Answer, Site, options};
 use crate::support::{Fault, Op, Puppet};
 
 const JOB: &str = r#"{"kind":"math_add","args":{"a":2,"b":3}}"#;
@@ -188,6 +190,26 @@ async fn what_has_run_is_not_published_again() {
         assert_eq!(ids, [again.id()]);
         assert_eq!((broker.jobs().len(), broker.calls(Op::Publish)), (0, 1), "{op:?}");
     }
+}
+
+/// The answer to a publish is lost, and the server restarts and forgets the id, for the jobs have run: the same request
+/// tries again, and must find them.
+#[tokio::test]
+async fn a_restart_within_a_request_stores_nothing_twice() {
+    let broker = Puppet::new();
+    let patience = Patience { full: Duration::ZERO, away: Duration::from_secs(20) };
+    let options = ProducerOptions { patience, ..options() };
+    let site = Site::with(broker.clone(), options, HttpOptions::default()).await;
+    broker.fail(Op::Publish, [Some(Fault::AnswerLost)]);
+    let (answer, ()) = tokio::join!(keyed(&site, "k", JOB), async {
+        while broker.jobs().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        broker.run_all();
+        broker.forget_ids();
+    });
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    assert_eq!((broker.calls(Op::Publish), broker.jobs().len()), (1, 0), "found, and not stored again");
 }
 
 /// Of a request whose jobs are for now and for later, each message is looked for by itself; those for now stand for one

@@ -13,8 +13,8 @@ use wf_schema::{Lane, RunId};
 use super::super::breaks::Break;
 use super::super::history::{Mishap, Op};
 use super::super::world::{Inner, Mail, NOTICED, Source, ms};
-use super::settle::Hold;
 use super::Session;
+use super::settle::Hold;
 
 impl Consume for Session {
     fn lane(&self, lane: Lane) -> BoxFuture<'_, Box<dyn DeliverySource>> {
