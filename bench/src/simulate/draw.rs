@@ -185,15 +185,15 @@ impl Draw {
     /// Many batches of slow jobs in lanes of their own that all come back at once, and a quick one that does, too. Slots go
     /// in turn from lane to lane, so it waits for a job or two of theirs, and for nothing else.
     fn flood(&mut self, setting: &mut Setting) {
-        (setting.executors, setting.turns, setting.slots, setting.queues) = (1, 1, 8, 11);
-        (setting.latency_ms, setting.lane_messages, setting.quick_ms) = (1, 1_000, Some(12_000));
+        (setting.executors, setting.turns, setting.slots, setting.queues) = (1, 1, 16, 11);
+        (setting.latency_ms, setting.lane_messages, setting.quick_ms) = (1, 1_000, Some(13_000));
         let mut at = 0;
-        for _ in 0..self.rng.u32(9..12) {
-            for queue in 3..11 {
-                let place = Place { queue, priority: 2 };
-                let job = Spec { ms: self.rng.u32(2_500..4_000), fails: 0, delay_s: 0, size: 0, ..self.spec(place) };
+        for _ in 0..self.rng.u32(4..6) {
+            for lane in 0..24 {
+                let place = Place { queue: 3 + lane / 3, priority: lane % 3 };
+                let job = Spec { ms: self.rng.u32(3_900..4_000), fails: 0, delay_s: 0, size: 0, ..self.spec(place) };
                 self.add(at, What::Raw { place, jobs: vec![job] });
-                at += 2;
+                at += 1;
             }
         }
         let place = Place { queue: Place::QUICK, priority: 0 };
