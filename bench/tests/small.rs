@@ -105,3 +105,23 @@ fn faults() {
         assert!(!skipped["why"].as_str().unwrap().is_empty(), "{skipped}");
     }
 }
+
+fn simulate(args: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_wf-bench")).arg("simulate").args(args).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// CI plays a thousand histories; a few show that each is played again exactly.
+#[test]
+fn histories_keep_every_promise_and_are_played_again_exactly() {
+    let (kept, said) = simulate(&["--seeds", "150", "--verify"]);
+    assert!(kept, "{said}");
+}
+
+#[test]
+fn faults_that_are_put_back_are_found_and_shrunk() {
+    for (fault, promise) in [("a1", "settled runs again"), ("a4", "file twice")] {
+        let (found, said) = simulate(&["--seeds", "200", "--break", fault, "--failures", "8", "--shrink", "1"]);
+        assert!(found && said.contains(promise), "{said}");
+    }
+}

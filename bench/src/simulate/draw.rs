@@ -12,16 +12,19 @@ impl History {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut draw = Draw { rng: Rng::with_seed(seed ^ 0x5741_5246), steps: Vec::new() };
         let mut setting = draw.setting();
-        match draw.rng.u8(..16) {
-            // Many batches of slow jobs that all come back at once, beside a quick queue.
+        match draw.rng.u8(..32) {
             0 => draw.flood(&mut setting),
+            1..=2 => draw.sharing(&mut setting),
             // A file, resumed late.
-            1..=4 => draw.files(&mut setting),
+            3..=9 => draw.files(&mut setting),
             // Keys, repeated late.
-            5..=7 => draw.keyed(),
+            10..=15 => draw.keyed(),
             _ => draw.mixed(),
         }
-        draw.faults(&setting);
+        // Where quick jobs are timed, nothing else may hold them up.
+        if setting.quick_ms.is_none() {
+            draw.faults();
+        }
         let mut steps = draw.steps;
         steps.sort_by_key(|step| step.at);
         Self { seed, setting, steps }
@@ -39,6 +42,7 @@ impl Draw {
         Setting {
             ingests: rng.u8(1..=2),
             executors: rng.u8(1..=3),
+            queues: 3,
             spool: rng.bool(),
             slots: rng.u8(1..=8),
             turns: rng.u8(1..=2),
@@ -178,30 +182,51 @@ impl Draw {
         }
     }
 
+    /// Many batches of slow jobs in lanes of their own that all come back at once, and a quick one that does, too. Slots go
+    /// in turn from lane to lane, so it waits for a job or two of theirs, and for nothing else.
     fn flood(&mut self, setting: &mut Setting) {
-        setting.executors = self.rng.u8(1..=2);
-        setting.turns = 1;
-        // Slots are shared in turn; what is looked at here is everything else that lanes share.
-        setting.slots = self.rng.u8(4..=8);
-        setting.latency_ms = 1;
-        setting.lane_messages = 1_000;
-        setting.quick_ms = Some(20_000);
-        let place = Place { queue: 1, priority: 2 };
-        for n in 0..self.rng.u32(20..40) {
-            let job = Spec { ms: self.rng.u32(1_000..4_000), fails: 0, delay_s: 0, size: 0, ..self.spec(place) };
-            self.add(n * 5, What::Raw { place, jobs: vec![job] });
+        (setting.executors, setting.turns, setting.slots, setting.queues) = (1, 1, 8, 11);
+        (setting.latency_ms, setting.lane_messages, setting.quick_ms) = (1, 1_000, Some(12_000));
+        let mut at = 0;
+        for _ in 0..self.rng.u32(9..12) {
+            for queue in 3..11 {
+                let place = Place { queue, priority: 2 };
+                let job = Spec { ms: self.rng.u32(2_500..4_000), fails: 0, delay_s: 0, size: 0, ..self.spec(place) };
+                self.add(at, What::Raw { place, jobs: vec![job] });
+                at += 2;
+            }
         }
-        for n in 0..self.rng.u32(4..24) {
-            let place = Place { queue: Place::QUICK, priority: 0 };
-            let job = Spec { ms: 0, fails: 0, delay_s: 0, size: 0, ..self.spec(place) };
-            self.add(300 + n * 3, What::Raw { place, jobs: vec![job] });
-        }
-        let down_ms = self.rng.u32(100..2_000);
-        let at = self.rng.u32(350..3_000);
-        self.add(at, What::Fault(Fault::Restart { down_ms, acks_ms: 0, ids: false, counts: false, leases: true }));
+        let place = Place { queue: Place::QUICK, priority: 0 };
+        let job = Spec { ms: self.rng.u32(..50), fails: 0, delay_s: 0, size: 0, ..self.spec(place) };
+        self.add(at, What::Raw { place, jobs: vec![job] });
+        let at = at + self.rng.u32(20..300);
+        self.add(at, What::Fault(Fault::Kill { role: Role::Executor, node: 0, back_ms: 100 }));
+        let down_ms = self.rng.u32(200..500);
+        self.add(at + 50, What::Fault(Fault::Restart { down_ms, acks_ms: 0, ids: false, counts: false, leases: true }));
     }
 
-    fn faults(&mut self, setting: &Setting) {
+    /// Nodes that have nothing to do beside one that has too much, and lanes without room for what it gives away.
+    fn sharing(&mut self, setting: &mut Setting) {
+        (setting.executors, setting.slots) = (self.rng.u8(2..=3), 1);
+        setting.lane_messages = self.rng.u32(1..=3);
+        let place = Place { queue: 0, priority: self.rng.u8(..3) };
+        for _ in 0..self.rng.u32(1..4) {
+            let jobs = (0..self.rng.u32(4..16))
+                .map(|_| Spec { ms: self.rng.u32(200..3_000), fails: 0, delay_s: 0, ..self.spec(place) })
+                .collect();
+            let at = self.rng.u32(..6_000);
+            self.add(at, What::Post { ingest: 0, key: false, jobs, again: Vec::new() });
+        }
+        for _ in 0..self.rng.u32(1..4) {
+            let (at, ms) = (self.rng.u32(..8_000), self.rng.u32(200..4_000));
+            self.add(at, What::Fault(Fault::Full { place, ms }));
+        }
+        let op = *pick(&mut self.rng, &[Op::PublishAt, Op::PublishAt, Op::Publish, Op::Append]);
+        let fault = Fault::Op { role: Role::Executor, op, nth: self.rng.u8(1..4), what: Mishap::CrashAfter };
+        self.add(0, What::Fault(fault));
+    }
+
+    fn faults(&mut self) {
         let count = match self.rng.u8(..8) {
             0 => 0,
             1..=3 => self.rng.u32(1..3),
@@ -209,12 +234,12 @@ impl Draw {
         };
         for _ in 0..count {
             let at = self.rng.u32(..ACTIVE);
-            let (at, fault) = self.fault(at, setting);
+            let (at, fault) = self.fault(at);
             self.add(at, What::Fault(fault));
         }
     }
 
-    fn fault(&mut self, at: u32, setting: &Setting) -> (u32, Fault) {
+    fn fault(&mut self, at: u32) -> (u32, Fault) {
         let rng = &mut self.rng;
         let role = *pick(rng, &[Role::Ingest, Role::Executor, Role::Executor]);
         let node = rng.u8(..3);
@@ -255,7 +280,6 @@ impl Draw {
                 return (at, Fault::Op { role, op, nth, what });
             }
         };
-        let _ = setting;
         (at, fault)
     }
 }

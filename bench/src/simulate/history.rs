@@ -18,6 +18,8 @@ pub(crate) struct History {
 pub(crate) struct Setting {
     pub(crate) ingests: u8,
     pub(crate) executors: u8,
+    /// How many of the queues are served.
+    pub(crate) queues: u8,
     /// Whether ingest has a spool.
     pub(crate) spool: bool,
     /// Jobs that an executor runs at once.
@@ -215,7 +217,8 @@ impl Mishap {
 
 impl Place {
     /// The queues there are. `quick` has short jobs only; nothing that happens elsewhere may hold it up.
-    pub(crate) const QUEUES: [&'static str; 3] = ["default", "slow", Self::QUICK_NAME];
+    pub(crate) const QUEUES: [&'static str; 11] =
+        ["default", "slow", Self::QUICK_NAME, "b3", "b4", "b5", "b6", "b7", "b8", "b9", "b10"];
     pub(crate) const QUICK: u8 = 2;
     pub(crate) const QUICK_NAME: &'static str = "quick";
 

@@ -81,6 +81,10 @@ impl Shrinking<'_> {
     }
 
     fn simplify_setting(&mut self) {
+        if self.best.setting.quick_ms.is_some() {
+            // With other settings other things would hold quick jobs up.
+            return;
+        }
         let changes: [fn(&mut History); 10] = [
             |h| h.setting.executors = 1,
             |h| h.setting.ingests = 1,

@@ -157,6 +157,11 @@ impl Truth {
         }
     }
 
+    /// Whether `node` was told that another has taken the message over: then it is left to whoever has it, or to its lease.
+    pub(crate) fn was_fenced(&self, node: usize, uid: u64) -> bool {
+        self.fenced.iter().any(|(_, who, of)| (*who, *of) == (node, uid))
+    }
+
     /// Whether a job of this tag kills its executor once more.
     pub(crate) fn takes_a_life(&mut self, tag: u32) -> bool {
         let Some(tag) = self.tags.get_mut(&tag).filter(|tag| tag.kills > 0) else { return false };
@@ -219,23 +224,23 @@ impl Truth {
     /// The store is as it was at `then`.
     pub(crate) fn rolled_back(&mut self, then: Instant) {
         let mut lost = BTreeSet::new();
-        for message in self.messages.values_mut().filter(|message| message.at > then) {
+        for message in self.messages.values_mut().filter(|message| message.at >= then) {
             message.undone = true;
             lost.extend(message.jobs.iter().map(|(_, _, tag)| *tag));
         }
-        for message in self.messages.values_mut().filter(|message| message.removed.is_some_and(|at| at > then)) {
+        for message in self.messages.values_mut().filter(|message| message.removed.is_some_and(|at| at >= then)) {
             message.removed = None;
             lost.extend(message.jobs.iter().map(|(_, _, tag)| *tag));
         }
         for attempt in self.attempts.values_mut() {
-            if attempt.records.iter().any(|(_, at, _)| *at > then) {
+            if attempt.records.iter().any(|(_, at, _)| *at >= then) {
                 lost.insert(attempt.tag);
             }
         }
-        for tag in lost {
-            if let Some(tag) = self.tags.get_mut(&tag) {
-                tag.excused = true;
-            }
+        for (number, tag) in &mut self.tags {
+            // The claim of a request that was not answered before is gone, too.
+            let claimed = tag.way == Way::Keyed && tag.accepted.is_none_or(|at| at >= then);
+            tag.excused |= claimed || lost.contains(number);
         }
         self.looked.clear();
         self.rolled_back = true;

@@ -10,6 +10,7 @@ use wf_schema::{Lane, RunId};
 
 use super::super::breaks::Break;
 use super::super::history::{Mishap, Op};
+use super::super::server::State;
 use super::super::world::{Inner, ms};
 use super::{Session, pump, travel};
 
@@ -106,7 +107,7 @@ impl Session {
                 let mut world = self.world.lock();
                 let reached = world.reaches(self.node, now);
                 if reached {
-                    apply(&mut world, lane, run, uid, &said, now);
+                    apply(&mut world, self.node, lane, run, uid, &said, now);
                 }
                 reached
             };
@@ -124,7 +125,7 @@ impl Session {
     }
 }
 
-fn apply(world: &mut Inner, lane: &Lane, run: RunId, uid: u64, said: &Said, now: Instant) {
+fn apply(world: &mut Inner, from: usize, lane: &Lane, run: RunId, uid: u64, said: &Said, now: Instant) {
     let Some(kept) = world.server.messages.get(&run) else { return };
     // Of a message that is gone, nothing is said any more: the client looks before it says it to a server that may have
     // been rolled back.
@@ -140,6 +141,13 @@ fn apply(world: &mut Inner, lane: &Lane, run: RunId, uid: u64, said: &Said, now:
         }
         Said::Renew => world.server.renew(run, now),
         Said::Release(delay) => {
+            // A late one takes it from whoever has it by now, which is their misfortune.
+            if let State::Out { node, .. } = kept.state
+                && node != from
+            {
+                world.hit("late release");
+                world.truth.disturb(Some(node), now);
+            }
             world.say(|| format!("{run} is released"));
             world.server.release(run, now, *delay);
             world.alarm.notify_one();

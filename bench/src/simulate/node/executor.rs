@@ -12,11 +12,11 @@ use super::registry;
 
 /// How it is set up. A setting that cannot be is the simulation's fault, and told as one.
 fn options(world: &World, name: String) -> Result<ExecutorOptions, String> {
-    let (slots, turns, breaks) = {
+    let (slots, turns, served, breaks) = {
         let world = world.lock();
-        (world.setting.slots, world.setting.turns, world.breaks.clone())
+        (world.setting.slots, world.setting.turns, usize::from(world.setting.queues), world.breaks.clone())
     };
-    let queues = Place::QUEUES.iter().filter_map(|queue| Queue::new(queue).ok());
+    let queues = Place::QUEUES.iter().take(served).filter_map(|queue| Queue::new(queue).ok());
     let mut options =
         ExecutorOptions::new(name).and_then(|options| options.concurrency(slots.into())).map_err(|error| error.to_string())?;
     for (put_back, fault) in [(Break::A9, KnownFault::HeldLookups), (Break::A14, KnownFault::ForgottenDetours)] {
@@ -77,7 +77,8 @@ async fn drain(world: &World, executor: &Executor, node: usize, life: u32) {
     let mut world = world.lock();
     let now = Instant::now();
     let lease = world.server.bounds.lease;
-    let left = world.server.with(node, life).iter().map(|kept| kept.run.to_string()).collect::<Vec<_>>();
+    let left = world.server.with(node, life).into_iter().filter(|kept| !world.truth.was_fenced(node, kept.uid));
+    let left = left.map(|kept| kept.run.to_string()).collect::<Vec<_>>();
     let from = began.checked_sub(lease).unwrap_or(began);
     // What is lost on a link, nobody can give back.
     if world.truth.disturbed(node, from, now) {
