@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a model is part of a test")]
 
+mod lease;
 mod source;
+mod store;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,12 +16,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use wf_broker::{
     BoxFuture, Broker, BrokerError, Buried, Consume, Control, Cron, DeadLetters, DeadPage, Delivery, DeliverySource, Entry, Hint,
-    Key, KeyedRecords, LaneStats, Lease, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Result, Revision, RunLog,
+    Key, KeyedRecords, LaneStats, LogEnd, LoggedRecord, LoggedRun, Message, OutcomeLog, Publish, Result, Revision, RunLog,
     Schedule, Scheduled, Stored, Trace, Traced, Traces, Version,
 };
-use wf_schema::{BatchId, DeadLetter, Lane, Limits, Millis, Queue, Record, RunId};
+use wf_schema::{BatchId, Lane, Millis, Queue};
 
+pub(crate) use self::lease::NoLease;
+use self::lease::SessionLease;
 use self::source::ModelSource;
+pub(crate) use self::store::Store;
 
 /// What happens to a request.
 #[derive(Clone, Debug)]
@@ -40,101 +45,6 @@ pub(crate) enum Fault {
     Full,
     /// The one who asks has no right to (to publish; otherwise nothing).
     Denied,
-}
-
-/// What the broker stores.
-#[derive(Default)]
-pub(crate) struct Store {
-    pub(crate) ready: VecDeque<Waiting>,
-    pub(crate) owned: HashMap<RunId, Waiting>,
-    /// Ever, so that no repetition is taken for something new.
-    ids: HashSet<String>,
-    pub(crate) scheduled: BTreeMap<String, Scheduled>,
-    /// What stands in the logs, by batch.
-    pub(crate) log: HashMap<BatchId, Vec<LoggedRecord>>,
-    /// What readers see, by batch.
-    pub(crate) shown: HashMap<BatchId, Vec<Bytes>>,
-    /// The records that another message of the same name left in a log.
-    pub(crate) others: HashSet<Version>,
-    /// The runs that have ended, and for how long that is remembered.
-    pub(crate) ended: HashMap<RunId, (Version, Option<Duration>)>,
-    pub(crate) dead: Vec<Bytes>,
-    sequence: u64,
-    /// Each request that was done, by name.
-    pub(crate) calls: Vec<&'static str>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Waiting {
-    lane: Lane,
-    bytes: Bytes,
-    run: RunId,
-    delivered: u64,
-}
-
-impl Store {
-    fn put(&mut self, lane: Lane, bytes: Bytes) {
-        self.sequence += 1;
-        self.ready.push_back(Waiting { lane, bytes, run: RunId::new('m', self.sequence), delivered: 0 });
-    }
-
-    /// All that is scheduled falls due.
-    pub(crate) fn fire(&mut self) {
-        for (_, scheduled) in std::mem::take(&mut self.scheduled) {
-            self.put(scheduled.lane, scheduled.bytes);
-        }
-    }
-
-    /// The window is over in which ids are remembered.
-    pub(crate) fn forget_ids(&mut self) {
-        self.ids.clear();
-    }
-
-    /// So is that in which the ends of logs are.
-    pub(crate) fn forget(&mut self) {
-        self.forget_ids();
-        for (run, _) in std::mem::take(&mut self.ended) {
-            self.log.values_mut().for_each(|log| log.retain(|logged| logged.run != run));
-        }
-    }
-
-    /// All leases run out.
-    pub(crate) fn expire(&mut self) {
-        self.ready.extend(self.owned.drain().map(|(_, waiting)| waiting));
-    }
-
-    /// The lease of `run` runs out.
-    pub(crate) fn expire_one(&mut self, run: RunId) {
-        let waiting = self.owned.get(&run).unwrap().clone();
-        self.ready.push_front(waiting);
-    }
-
-    /// Where the log of a run stands.
-    fn stands(&self, batch: BatchId, run: RunId) -> Version {
-        let log = self.log.get(&batch).into_iter().flatten().filter(|logged| logged.run == run);
-        let last = log.map(|logged| logged.version).max().unwrap_or_default();
-        self.ended.get(&run).map_or(last, |(version, _)| last.max(*version))
-    }
-
-    fn end(&mut self, end: &LogEnd) {
-        if self.stands(end.log.batch, end.log.run) == end.version {
-            self.sequence += 1;
-            self.ended.insert(end.log.run, (Version(self.sequence), end.keep));
-        }
-    }
-
-    pub(crate) fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.owned.is_empty() && self.scheduled.is_empty()
-    }
-
-    pub(crate) fn records(&self, batch: BatchId) -> Vec<Record> {
-        let logged = self.log.get(&batch).map(Vec::as_slice).unwrap_or_default();
-        logged.iter().map(|logged| Record::decode(&logged.bytes, &Limits::default()).unwrap()).collect()
-    }
-
-    pub(crate) fn letters(&self) -> Vec<DeadLetter> {
-        self.dead.iter().map(|bytes| DeadLetter::decode(bytes, &Limits::default()).unwrap()).collect()
-    }
 }
 
 /// One executor's connection: dies with it.
@@ -189,7 +99,7 @@ impl Session {
             fallback_id: BatchId::derived(1, &[&waiting.run.sequence().to_le_bytes()]),
             stored_at: 1,
             fired: None,
-            lease: Arc::new(SessionLease { session: self.clone(), run: waiting.run }),
+            lease: Arc::new(SessionLease::new(self.clone(), waiting.run)),
         })
     }
 
@@ -262,58 +172,6 @@ where
     T: Send + 'a,
 {
     Box::pin(std::future::ready(Err(BrokerError::fatal(what, "the model leaves it out"))))
-}
-
-struct SessionLease {
-    session: Arc<Session>,
-    run: RunId,
-}
-
-impl Lease for SessionLease {
-    fn stored(&self) -> BoxFuture<'_, bool> {
-        self.session.ask("stored", move |store| {
-            Ok(store.owned.contains_key(&self.run) || store.ready.iter().any(|waiting| waiting.run == self.run))
-        })
-    }
-
-    fn ack(&self, end: Option<LogEnd>) {
-        let fault = self.session.fault();
-        if self.session.is_dead() || matches!(fault, Fault::CrashBefore) {
-            return self.session.die();
-        }
-        let mut store = self.session.store.lock();
-        store.calls.push("ack");
-        store.owned.remove(&self.run);
-        // A late one removes what was delivered anew.
-        store.ready.retain(|waiting| waiting.run != self.run);
-        if let Some(end) = end {
-            store.end(&end);
-        }
-    }
-
-    fn renew(&self) {}
-
-    fn release(&self, _: Duration) {
-        if !self.session.is_dead() {
-            let mut store = self.session.store.lock();
-            store.calls.push("release");
-            if let Some(waiting) = store.owned.remove(&self.run) {
-                store.ready.push_back(waiting);
-            }
-        }
-    }
-}
-
-/// A lease of nothing.
-pub(crate) struct NoLease;
-
-impl Lease for NoLease {
-    fn ack(&self, _: Option<LogEnd>) {}
-    fn stored(&self) -> BoxFuture<'_, bool> {
-        Box::pin(std::future::ready(Ok(true)))
-    }
-    fn renew(&self) {}
-    fn release(&self, _: Duration) {}
 }
 
 impl Publish for Session {

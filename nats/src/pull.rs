@@ -3,34 +3,32 @@
 //! Pulls are sent ahead in chunks, so that distance costs no throughput, and every message is owned from when it
 //! comes. What a pull did not bring is told by the status it ends with, and becomes credit again.
 
-use std::collections::VecDeque;
+mod pulls;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::{Message, Subscriber};
+use async_nats::Message;
 use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::unconstrained;
 use wf_broker::{BrokerError, Delivery};
 use wf_schema::Lane;
 
+use self::pulls::Pulls;
 use crate::broker::round_trip_within;
 use crate::connection::Connection;
 use crate::consume::{Origin, delivery};
 use crate::lane_consumers::LaneConsumers;
 use crate::layout::Layout;
 use crate::lease::Ends;
-use crate::link::{LinkState, Refusal};
+use crate::link::LinkState;
 use crate::source::Flow;
-use crate::uptime::Counted;
 
 /// Settlements that may be unconfirmed before no more is pulled over a connection: what bounds their table.
 const MAX_UNSETTLED: usize = 16_384;
-
-/// How long after its end a pull may still bring something.
-const SLACK: Duration = Duration::from_secs(5);
 
 /// A flow is busy for so long after a delivery.
 const BUSY: Duration = Duration::from_secs(1);
@@ -56,32 +54,6 @@ pub(crate) struct Leg {
     pub(crate) expires: Duration,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
-}
-
-/// The pulls of one leg since it last began anew.
-struct Pulls {
-    answers: Subscriber,
-    refusals: broadcast::Receiver<Refusal>,
-    inbox: String,
-    next: u64,
-    /// Number, messages, and when nothing can come of it any more.
-    sent: VecDeque<(u64, usize, Instant)>,
-    /// Number, and messages it may still bring, of those that seem to be open at the server, in the order in which it
-    /// serves them.
-    open: VecDeque<(u64, usize)>,
-    last_heard: Instant,
-    /// Whether anything was heard at all.
-    heard: bool,
-    /// No pull before then: the server has refused one.
-    not_before: Option<Instant>,
-    /// The consumer was found to be gone.
-    gone: bool,
-    /// The link's generation that they are of.
-    generation: u64,
-    /// What is known of the consumer.
-    counted: Counted,
-    /// When the last delivery came.
-    delivered: Option<Instant>,
 }
 
 impl Leg {
@@ -112,21 +84,7 @@ impl Leg {
             let Ok(answers) = self.connection.client.subscribe(format!("{inbox}.*")).await else { continue };
             self.flow.at_most(self.number, 0);
             self.flow.pulling(self.number, 0);
-            let mut pulls = Pulls {
-                answers,
-                refusals: self.connection.refusals(),
-                inbox,
-                next: 0,
-                sent: VecDeque::new(),
-                open: VecDeque::new(),
-                last_heard: Instant::now(),
-                heard: false,
-                not_before: None,
-                gone: false,
-                generation: state.generation,
-                counted: Counted::UNKNOWN,
-                delivered: None,
-            };
+            let mut pulls = Pulls::new(answers, self.connection.refusals(), inbox, state.generation);
             self.learn(&mut pulls).await;
             if let Some(ended) = self.pull(pulls, &mut link).await {
                 return ended;
@@ -265,15 +223,8 @@ impl Leg {
 
     /// Sends one pull for `messages`: whether it was sent.
     async fn send(&self, pulls: &mut Pulls, messages: usize, pull: &Value) -> bool {
-        let now = Instant::now();
-        if pulls.sent.is_empty() {
-            pulls.last_heard = now;
-        }
-        pulls.sent.push_back((pulls.next, messages, now + self.expires + SLACK));
-        pulls.open.push_back((pulls.next, messages));
+        let reply = pulls.begin(messages, self.expires);
         self.flow.pulling(self.number, pulls.open.len());
-        let reply = format!("{}.{}", pulls.inbox, pulls.next);
-        pulls.next += 1;
         self.connection.counters.pulled.add(1);
         let subject = self.pull_subject();
         // A pull that could not be sent is as good as lost: the silence is noticed.
@@ -333,10 +284,7 @@ impl Leg {
         if status == 100 {
             return;
         }
-        let number = message.subject.strip_prefix(pulls.inbox.as_str()).and_then(|rest| rest.strip_prefix('.')?.parse().ok());
-        let Some(at) = pulls.sent.iter().position(|(sent, ..)| Some(*sent) == number) else { return };
-        let Some((_, messages, _)) = pulls.sent.remove(at) else { return };
-        pulls.open.retain(|(open, _)| Some(*open) != number);
+        let Some(messages) = pulls.ended(&message.subject) else { return };
         self.flow.pulling(self.number, pulls.open.len());
         let told = message.headers.as_ref().and_then(|headers| crate::api::number(headers, "Nats-Pending-Messages"));
         let left = told.and_then(|left| usize::try_from(left).ok()).unwrap_or(messages).min(messages);
@@ -365,12 +313,7 @@ impl Leg {
 
     /// Drops pulls of which nothing can come any more, and with them what they were still thought to bring.
     fn heal(&self, pulls: &mut Pulls) {
-        let now = Instant::now();
-        while pulls.sent.front().is_some_and(|(_, _, end)| *end <= now) {
-            pulls.sent.pop_front();
-        }
-        let oldest = pulls.sent.front().map_or(u64::MAX, |(number, ..)| *number);
-        pulls.open.retain(|(number, _)| *number >= oldest);
+        pulls.drop_ended();
         self.flow.pulling(self.number, pulls.open.len());
         self.flow.at_most(self.number, pulls.sent.iter().map(|(_, messages, _)| messages).sum());
     }
@@ -402,7 +345,7 @@ impl Leg {
             // Not in time is as usual as in time: it goes on either way.
             tokio::time::timeout(FILLING, filled).await.ok();
         }
-        if lose_interest(&mut pulls.answers).await.is_err() {
+        if pulls.lose_interest().await.is_err() {
             return (late, false);
         }
         // As long as what came first is owned. The answer waits behind deliveries, on a slow link for long.
@@ -448,38 +391,6 @@ impl Came {
             Self::Delivery(delivery) => Some(delivery),
             Self::Acked | Self::Other => None,
         }
-    }
-}
-
-/// Tells the server that nobody listens any more, and listens on.
-///
-/// The client's own ways to do this stop listening at once or as soon as anything else happens (`unsubscribe`,
-/// `drain`), and lose what is on its way. The server, asked to unsubscribe after more messages than it can count (it
-/// reads nine digits), unsubscribes at once; the client counts up to there. The test
-/// `what_is_on_its_way_when_a_source_stops_is_released` fails if a server ever takes that differently.
-async fn lose_interest(answers: &mut Subscriber) -> Result<(), async_nats::UnsubscribeError> {
-    answers.unsubscribe_after(u64::MAX).await
-}
-
-impl Pulls {
-    /// A message has come. Nothing tells which pull has brought it, but the server serves them in turn: one that wants
-    /// more goes behind the others.
-    fn brought_one(&mut self) {
-        if let Some((number, left)) = self.open.pop_front()
-            && left > 1
-        {
-            self.open.push_back((number, left - 1));
-        }
-    }
-
-    /// Not to be refused again at once, and not together with all others.
-    fn wait_a_little(&mut self) {
-        self.not_before = Some(Instant::now() + Duration::from_millis(fastrand::u64(250..750)));
-    }
-
-    /// Whether the server has not said a word although pulls are with it.
-    fn silent(&self, asked: usize, heartbeat: Duration) -> bool {
-        asked > 0 && !self.sent.is_empty() && self.last_heard.elapsed() > 2 * heartbeat + Duration::from_secs(1)
     }
 }
 

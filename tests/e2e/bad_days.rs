@@ -117,10 +117,11 @@ async fn an_executor_without_a_factory_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_embedded_broker_that_cannot_be_opened_is_exit_code_three() {
+async fn an_embedded_broker_that_cannot_be_opened_is_said() {
     let stage = Stage::new();
     stage.file("jobs.ndjson", echoes(0..1, ""));
-    stage.run("run jobs.ndjson --broker embedded:jobs.ndjson").await.expect(3).says(&["jobs.ndjson", "not a folder"]);
+    // A path that is something else is a mistake in the configuration; a store that is in use may be free later.
+    stage.run("run jobs.ndjson --broker embedded:jobs.ndjson").await.expect(2).says(&["jobs.ndjson", "not a folder"]);
     let mut server = stage.start("serve --listen 127.0.0.1:0");
     Web::of(&mut server).await;
     let ended = stage.run("run jobs.ndjson").await.expect(3);

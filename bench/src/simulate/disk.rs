@@ -14,9 +14,12 @@ use work_factory::run::Outlet;
 use super::broker::Session;
 use super::history::{Mishap, Op};
 
+/// What a disk holds: by keyspace and key.
+type Held = BTreeMap<(u8, Vec<u8>), Bytes>;
+
 /// What is on a spool's disk.
 #[derive(Clone, Default)]
-pub(crate) struct Disk(Arc<Mutex<BTreeMap<(u8, Vec<u8>), Bytes>>>);
+pub(crate) struct Disk(Arc<Mutex<Held>>);
 
 /// It, as one life of its process sees it: what a dead process writes gets nowhere.
 pub(crate) struct Mounted {

@@ -155,11 +155,20 @@ async fn finish(
     }
     claim.complete = true;
     let bytes = encode(claim)?;
+    let ttl = Some(state.options.idempotency_ttl);
     let mut pause = Duration::from_millis(50);
     for _ in 0..3 {
-        match broker.update(record.clone(), revision, bytes.clone(), Some(state.options.idempotency_ttl)).await {
-            // Fenced: somebody repeats the request at the same time, and marks it too.
-            Ok(_) | Err(BrokerError::Fenced) => return Ok(()),
+        let marked = match broker.update(record.clone(), revision, bytes.clone(), ttl).await {
+            // Somebody repeats the request at the same time, and marks it too; or the store was rolled back to before the
+            // claim. Then it is claimed anew, or the next repeat would publish its jobs under other ids.
+            Err(BrokerError::Fenced) => match broker.create(record.clone(), bytes.clone(), ttl).await {
+                Err(BrokerError::Fenced) => return Ok(()),
+                created => created,
+            },
+            updated => updated,
+        };
+        match marked {
+            Ok(_) => return Ok(()),
             Err(error) => tracing::warn!(record = %record, error = %error, "an idempotency record was not marked complete"),
         }
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

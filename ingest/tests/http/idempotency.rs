@@ -212,6 +212,25 @@ async fn a_restart_within_a_request_stores_nothing_twice() {
     assert_eq!((broker.calls(Op::Publish), broker.jobs().len()), (1, 0), "found, and not stored again");
 }
 
+/// The broker's store is rolled back to before the claim while the jobs are on their way: the key is claimed anew, for
+/// the ids that the jobs have.
+#[tokio::test]
+async fn a_claim_that_was_rolled_back_is_made_again() {
+    let (broker, site) = site().await;
+    broker.hold();
+    let (first, ()) = tokio::join!(keyed(&site, "k", JOB), async {
+        while broker.calls(Op::Publish) == 0 {
+            tokio::task::yield_now().await;
+        }
+        broker.forget_records();
+        broker.open_up();
+    });
+    assert_eq!(first.status, StatusCode::ACCEPTED, "{first:?}");
+    let again = keyed(&site, "k", JOB).await;
+    assert_eq!((again.id(), again.header("idempotency-replayed")), (first.id(), Some("true")));
+    assert_eq!(broker.jobs().len(), 1, "the repeat stores nothing");
+}
+
 /// Of a request whose jobs are for now and for later, each message is looked for by itself; those for now stand for one
 /// another, for they are stored together or not at all.
 #[tokio::test]

@@ -126,6 +126,11 @@ impl Puppet {
         self.store.lock().ids.clear();
     }
 
+    /// A store that was rolled back has no keyed records that are newer.
+    pub fn forget_records(&self) {
+        self.store.lock().records.clear();
+    }
+
     /// Runs all that is stored to its end.
     pub fn run_all(&self) {
         let store = &mut *self.store.lock();

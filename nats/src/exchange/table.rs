@@ -1,19 +1,21 @@
 //! What was asked and is not answered yet.
 
+mod doubt;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use async_nats::{Message, StatusCode};
+#[cfg(test)]
 use tokio::sync::oneshot;
 
+pub(crate) use self::doubt::Doubt;
+use super::pending::{About, Answer, Pending};
 use super::{ACK, Answered, NobodyThere, Part, Unanswered};
 use crate::api::{ApiError, accepted};
+#[cfg(test)]
 use crate::consume::Origin;
 use crate::link::Refusal;
-
-/// A settlement that was repeated so often in vain may be about a message that is gone: that is looked up, and again
-/// after as many more. It is repeated for as long as the message is there and the connection is open.
-const LOOK_EVERY: u32 = 4;
 
 /// So often is one repeated that is only sent in case the server has forgotten.
 const MAX_PRECAUTIONS: u32 = 3;
@@ -31,93 +33,6 @@ const FIRST_REPETITION: Duration = Duration::from_millis(250);
 /// by one each would cost both sides a system call or two on the way there and back.
 const GATHERING: Duration = Duration::from_millis(2);
 const GATHERED: usize = 16;
-
-/// Who waits for the answer.
-pub(super) enum Answer {
-    /// One who wants one message.
-    One(oneshot::Sender<Result<Answered, Unanswered>>),
-    /// One who wants several.
-    Many { so_far: Vec<Message>, done: oneshot::Sender<Result<Answered, Unanswered>> },
-    /// Nobody; it is to be sent until it is confirmed.
-    Settle,
-    /// Nobody; it was confirmed before the connection was lost, and is sent again in case the server has forgotten.
-    Again,
-    /// Nobody, and there is none.
-    None,
-}
-
-/// The delivery that a settlement or renewal is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct About {
-    pub(crate) origin: Origin,
-    /// In which generation of the link it came.
-    pub(crate) generation: u64,
-}
-
-/// Something that is not sent before it is known whether the message that it is about is still stored: the server knows
-/// messages by their sequence alone, and a store that was rolled back gives that to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Doubt {
-    pub(crate) id: u64,
-    pub(crate) origin: Origin,
-    /// Whether only a look at this very message will do, not at a later one of its stream.
-    pub(crate) alone: bool,
-}
-
-/// A question.
-pub(super) struct Pending {
-    ahead: Vec<Part>,
-    last: Part,
-    nobody: NobodyThere,
-    answer: Answer,
-    /// What it is about, if it is about a delivery.
-    about: Option<About>,
-    /// How often it had been repeated when its message was last looked up.
-    looked_at: u32,
-    /// What is to be stored once a settlement is confirmed.
-    then: Option<Part>,
-    /// Whether this is what was to be stored then.
-    stores: bool,
-    /// The link's generation it was last sent in.
-    sent: Option<u64>,
-    tries: u32,
-    /// How often it was sent again although the link was up.
-    repetitions: u32,
-    /// How often nobody was there to answer since it was asked.
-    bounced: u32,
-    /// When it is to be sent again, whatever happens.
-    again_at: Option<Instant>,
-}
-
-impl Pending {
-    pub(super) fn new(ahead: Vec<Part>, last: Part, nobody: NobodyThere, answer: Answer) -> Self {
-        Self {
-            ahead,
-            last,
-            nobody,
-            answer,
-            about: None,
-            looked_at: 0,
-            then: None,
-            stores: false,
-            sent: None,
-            tries: 0,
-            repetitions: 0,
-            bounced: 0,
-            again_at: None,
-        }
-    }
-
-    /// The same, about a delivery.
-    pub(super) fn about(self, about: About) -> Self {
-        Self { about: Some(about), ..self }
-    }
-
-    /// The same, with something to be stored once it is confirmed.
-    pub(super) fn then(self, then: Option<Part>) -> Self {
-        Self { then, ..self }
-    }
-}
 
 /// What is to be sent next.
 pub(super) struct Next {
@@ -242,68 +157,9 @@ impl Table {
         }
     }
 
-    /// Whether `id` is not to be sent before its message was looked up.
-    fn is_doubtful(&self, id: u64) -> Option<bool> {
-        let pending = self.pending.get(&id)?;
-        let About { origin, generation } = pending.about?;
-        let repeated = pending.repetitions >= pending.looked_at + LOOK_EVERY;
-        let earlier = generation < self.generation && origin.sequence > self.same_up_to[usize::from(origin.later)];
-        (repeated || earlier).then_some(repeated)
-    }
-
     /// In which generation of the link it is.
     pub(super) fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// How much waits until its message was looked up.
-    pub(super) fn doubt_count(&self) -> usize {
-        self.doubted.len()
-    }
-
-    /// What waits until its message was looked up.
-    pub(super) fn doubts(&self) -> Vec<Doubt> {
-        let doubt = |(id, alone): (&u64, &bool)| {
-            let About { origin, .. } = self.pending.get(id)?.about?;
-            Some(Doubt { id: *id, origin, alone: *alone })
-        };
-        self.doubted.iter().filter_map(doubt).collect()
-    }
-
-    /// The message of `doubt` was looked up in `generation`, and is still stored: so are, up to there, all that were not
-    /// removed, for a store is rolled back from its end.
-    pub(super) fn is_stored(&mut self, doubt: Doubt, generation: u64) {
-        if generation != self.generation {
-            return;
-        }
-        let Doubt { id, origin, .. } = doubt;
-        let same = &mut self.same_up_to[usize::from(origin.later)];
-        *same = origin.sequence.max(*same);
-        if let Some(pending) = self.pending.get_mut(&id) {
-            pending.looked_at = pending.repetitions;
-        }
-        let ids: Vec<u64> = self.doubted.keys().copied().filter(|id| self.is_doubtful(*id).is_none()).collect();
-        for id in ids {
-            self.doubted.remove(&id);
-            self.queue.push_back(id);
-        }
-        self.leaves_at = None;
-    }
-
-    /// The message of `doubt` was looked up in `generation`, and is gone: there is nothing left to settle. Whether a
-    /// settlement ended with that.
-    pub(super) fn is_gone(&mut self, doubt: Doubt, generation: u64) -> bool {
-        if generation != self.generation {
-            return false;
-        }
-        let settles = self.settles.contains(&doubt.id);
-        match self.remove(doubt.id).and_then(|pending| pending.then) {
-            Some(then) => {
-                self.store_then(doubt.id, then);
-                false
-            }
-            None => settles,
-        }
     }
 
     /// Queues what is to be sent again by now.
@@ -388,7 +244,7 @@ impl Table {
         match pending.answer {
             // Whoever asked may have stopped waiting.
             Answer::One(_) | Answer::Many { .. } if message.status == Some(StatusCode::NO_RESPONDERS) => {
-                give(pending.answer, Err(Unanswered::NobodyThere));
+                pending.answer.give(Err(Unanswered::NobodyThere));
             }
             Answer::One(waiting) => drop(waiting.send(Ok(Answered { message, before: Vec::new(), resent }))),
             Answer::Many { so_far, done } => drop(done.send(Ok(Answered { message, before: so_far, resent }))),
@@ -446,7 +302,7 @@ impl Table {
 
     /// Ends `id` with `error`. Whether it was a settlement.
     pub(super) fn failed(&mut self, id: u64, error: Unanswered) -> bool {
-        let settled = self.remove(id).is_some_and(|pending| give(pending.answer, Err(error)));
+        let settled = self.remove(id).is_some_and(|pending| pending.answer.give(Err(error)));
         self.lost += u64::from(settled);
         settled
     }
@@ -511,20 +367,8 @@ impl Table {
         self.settles.clear();
         self.timed.clear();
         for (_, pending) in std::mem::take(&mut self.pending) {
-            give(pending.answer, Err(Unanswered::Closed));
+            pending.answer.give(Err(Unanswered::Closed));
         }
-    }
-}
-
-/// Gives `result` to who waits for it, if somebody still does. Whether it was a settlement.
-fn give(answer: Answer, result: Result<Answered, Unanswered>) -> bool {
-    match answer {
-        Answer::One(waiting) | Answer::Many { done: waiting, .. } => {
-            drop(waiting.send(result));
-            false
-        }
-        Answer::Settle => true,
-        Answer::Again | Answer::None => false,
     }
 }
 

@@ -20,9 +20,12 @@ use super::super::history::Spec;
 use super::super::job;
 use super::super::world::{World, ms};
 
+/// What answers at one ingest.
+type Door = (Router, Arc<Session>, Option<Spool>);
+
 /// The ingests that can be called.
 #[derive(Clone, Default)]
-pub(crate) struct Front(Arc<Mutex<BTreeMap<u8, (Router, Arc<Session>, Option<Spool>)>>>);
+pub(crate) struct Front(Arc<Mutex<BTreeMap<u8, Door>>>);
 
 impl Front {
     /// How many batches wait in spools.
