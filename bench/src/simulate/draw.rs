@@ -13,6 +13,8 @@ impl History {
         let mut draw = Draw { rng: Rng::with_seed(seed ^ 0x5741_5246), steps: Vec::new() };
         let mut setting = draw.setting();
         match draw.rng.u8(..32) {
+            // Each point in turn, or some would be met once in ten thousand histories.
+            _ if seed % 3 == 2 => draw.point(&mut setting, (seed / 3) as usize),
             0 => draw.flood(&mut setting),
             1..=2 => draw.sharing(&mut setting),
             // A file, resumed late.
@@ -22,7 +24,7 @@ impl History {
             _ => draw.mixed(),
         }
         // Where quick jobs are timed, nothing else may hold them up.
-        if setting.quick_ms.is_none() {
+        if setting.quick_ms.is_none() && seed % 3 < 2 {
             draw.faults();
         }
         let mut steps = draw.steps;
@@ -224,6 +226,49 @@ impl Draw {
         let op = *pick(&mut self.rng, &[Op::PublishAt, Op::PublishAt, Op::Publish, Op::Append]);
         let fault = Fault::Op { role: Role::Executor, op, nth: self.rng.u8(1..4), what: Mishap::CrashAfter };
         self.add(0, What::Fault(fault));
+    }
+
+    /// A bit of everything, and a node that is gone at one point.
+    fn point(&mut self, setting: &mut Setting, number: usize) {
+        let (role, op) = POINTS[(number / 2) % POINTS.len()];
+        let what = if number.is_multiple_of(2) { Mishap::CrashBefore } else { Mishap::CrashAfter };
+        (setting.spool, setting.executors, setting.slots) = (true, self.rng.u8(1..=2), self.rng.u8(1..=2));
+        let place = Place { queue: 0, priority: self.rng.u8(..3) };
+        let job = Spec { ms: 300, fails: 0, attempts: 3, delay_s: 0, size: 0, ..self.spec(place) };
+        let later = Spec { delay_s: 2, ..job.clone() };
+        let dies = Spec { fails: 3, attempts: 2, ..job.clone() };
+        let elsewhere = Spec { place: Place { queue: 1, priority: 0 }, ..job.clone() };
+        let post = |jobs: &[&Spec], again: &[u32]| What::Post {
+            ingest: 0,
+            key: !again.is_empty(),
+            jobs: jobs.iter().map(|job| (*job).clone()).collect(),
+            again: again.to_vec(),
+        };
+        let kills = if op == Op::Trace { vec![(1_500, 500)] } else { Vec::new() };
+        let jobs = vec![job.clone(), later.clone(), dies.clone(), elsewhere.clone()];
+        let at = self.rng.u32(..500);
+        self.add(at, What::Run { jobs, kills });
+        for n in 0..self.rng.u32(6..10) {
+            let at = n * 1_200 + self.rng.u32(..1_000);
+            let what = match n % 4 {
+                0 => post(&[&job, &elsewhere], &[400, 3_000]),
+                1 => post(&[&job, &later, &dies], &[]),
+                2 => post(&[&job; 4], &[]),
+                _ => post(&[&later], &[2_000]),
+            };
+            self.add(at, what);
+        }
+        let at = self.rng.u32(1_000..5_000);
+        self.add(at, What::Fault(Fault::Full { place, ms: 1_500 }));
+        let at = self.rng.u32(2_000..6_000);
+        self.add(at, What::Fault(Fault::Restart { down_ms: 4_000, acks_ms: 0, ids: true, counts: false, leases: true }));
+        let at = self.rng.u32(6_000..11_000);
+        self.add(at, What::Fault(Fault::Drain { node: 0, deadline_ms: 0, back_ms: 500 }));
+        if (role, op) == (Role::Ingest, Op::Trace) {
+            self.add(0, What::Fault(Fault::Op { role, op: Op::Publish, nth: 1, what: Mishap::CrashAfter }));
+        }
+        let nth = if self.rng.bool() { 1 } else { self.rng.u8(1..4) };
+        self.add(0, What::Fault(Fault::Op { role, op, nth, what }));
     }
 
     fn faults(&mut self) {
