@@ -194,17 +194,17 @@ async fn what_nobody_was_told_of_is_found() {
         yard.publish("given up").await;
         let inbox = yard.admin.new_inbox();
         let mut answers = yard.admin.subscribe(inbox.clone()).await.unwrap();
-        let mut pull = async || {
-            let pull = r#"{"batch":1,"no_wait":true}"#.into();
+        let mut pull = async |request: &'static str| {
             let subject = "$JS.API.CONSUMER.MSG.NEXT.WF_JOBS.mail-normal";
-            yard.admin.publish_with_reply(subject, inbox.clone(), pull).await.unwrap();
+            yard.admin.publish_with_reply(subject, inbox.clone(), request.into()).await.unwrap();
             tokio::time::timeout(PATIENCE, answers.next()).await.unwrap().unwrap().payload
         };
-        assert_eq!(pull().await, "given up");
+        // This one waits: the server confirms a message before the consumer hears of it.
+        assert_eq!(pull(r#"{"batch":1,"expires":10000000000}"#).await, "given up");
         // That its lease is over is noticed when somebody pulls.
         let began = Instant::now();
         while yard.api("CONSUMER.INFO.WF_JOBS.mail-normal", json!({})).await["num_ack_pending"] != 0 {
-            assert!(began.elapsed() < PATIENCE && pull().await.is_empty());
+            assert!(began.elapsed() < PATIENCE && pull(r#"{"batch":1,"no_wait":true}"#).await.is_empty());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
