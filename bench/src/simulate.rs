@@ -44,7 +44,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "S", default_value_t = 0)]
     from: u64,
     /// Put a known fault back, and expect it to be found; may be given more than once.
-    #[arg(long = "break", value_name = "FAULT")]
+    #[arg(long = "break", value_name = "FAULT", ignore_case = true)]
     breaks: Vec<Break>,
     /// Play each history twice, and compare.
     #[arg(long)]
