@@ -8,6 +8,7 @@ use wf_schema::{BatchBuilder, BatchId, Format, Header, Job, Lane, Millis};
 
 use crate::batcher::{Incoming, Place};
 use crate::envelope::Envelope;
+use crate::publisher::together;
 use crate::{BatchOptions, IdRange, PublishError, Publisher, StoredIn};
 
 /// Jobs in the batches that they travel in.
@@ -42,17 +43,6 @@ pub(crate) struct Plan {
     runs: Vec<Run>,
     max_message: usize,
     remember: u32,
-}
-
-/// What is known of a parcel that may have been published before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// All of it was stored.
-    All,
-    /// Some of it was not, and now is.
-    Completed,
-    /// That cannot be told.
-    Unknown,
 }
 
 /// Why a parcel could not be published.
@@ -161,34 +151,25 @@ impl Parcel {
     }
 
     /// Publishes what is missing of a parcel that was published before, as far as anybody knows: nothing of which it is
-    /// not certain that it is not stored.
-    pub(crate) async fn publish_missing(&self, publisher: &Publisher) -> Result<Found, Failed> {
+    /// not certain that it is not stored. Whether all of it is stored now; if not, that cannot be told.
+    pub(crate) async fn publish_missing(&self, publisher: &Publisher) -> Result<bool, Failed> {
         let (now, later) = self.envelopes().map_err(Failed::whole)?;
         let all: Vec<_> = now.iter().chain(&later).cloned().collect();
         let known = publisher.whether_stored(&all).await.map_err(Failed::whole)?;
         let (now_known, later_known) = known.split_at(now.len());
         // What is for now was published all or none.
-        let now_known = match now_known {
-            [] => Some(true),
-            // Stored together, so one stands for all.
-            known if known.contains(&Some(true)) => Some(true),
-            known if known.contains(&None) => None,
-            _ => Some(false),
-        };
+        let now_known = if now.is_empty() { Some(true) } else { together(now_known) };
         if now_known.is_none() || later_known.contains(&None) {
-            return Ok(Found::Unknown);
+            return Ok(false);
         }
         let missing: Vec<_> =
             later.into_iter().zip(later_known).filter(|(_, known)| **known == Some(false)).map(|(part, _)| part).collect();
-        if now_known == Some(true) && missing.is_empty() {
-            return Ok(Found::All);
-        }
         let in_part = |error| Failed { error, in_part: true };
         if now_known == Some(false) {
             publisher.publish_together(now).await.map_err(in_part)?;
         }
         publisher.publish_each(missing).await.map_err(in_part)?;
-        Ok(Found::Completed)
+        Ok(true)
     }
 
     /// The messages for now, and those for later.

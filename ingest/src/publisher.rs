@@ -18,6 +18,7 @@ use crate::breaker::Breaker;
 use crate::envelope::Envelope;
 use crate::{Patience, PublishError, Spool, StoredIn, Window};
 
+pub(crate) use again::together;
 pub use again::{Again, Fate};
 use stats::Counters;
 pub use stats::PublisherStats;

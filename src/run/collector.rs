@@ -209,14 +209,11 @@ impl Collector {
     fn suspects(&mut self) -> Vec<Suspect> {
         let now = Instant::now();
         let due = self.batches.iter_mut().filter(|(_, batch)| batch.lost.is_none() && batch.vigil.is_due(now));
-        let mut suspects: Vec<_> = due
-            .map(|(id, batch)| {
-                batch.vigil.asked(now);
-                Suspect { id: *id, lane: batch.lane.clone(), since: batch.since, doubted: batch.vigil.is_doubted() }
-            })
-            .collect();
-        suspects.sort_by_key(|suspect| suspect.id);
-        suspects
+        due.map(|(id, batch)| {
+            batch.vigil.asked(now);
+            Suspect { id: *id, lane: batch.lane.clone(), since: batch.since, doubted: batch.vigil.is_doubted() }
+        })
+        .collect()
     }
 
     /// Takes note of what the broker has. What it has nothing of is looked up once more: what cannot be read then, will
@@ -284,8 +281,7 @@ impl Collector {
 
     fn look_around(&mut self) {
         let stale = self.batches.iter().filter(|(_, batch)| batch.looked_at.elapsed() >= LOOK_AROUND);
-        let mut stale: Vec<_> = stale.map(|(id, _)| *id).collect();
-        stale.sort();
+        let stale: Vec<_> = stale.map(|(id, _)| *id).collect();
         stale.into_iter().for_each(|id| self.look(id));
     }
 

@@ -27,7 +27,7 @@ use super::bulk::demand_atomic;
 use super::media;
 use super::problem::Problem;
 use crate::batcher::Incoming;
-use crate::parcel::{Failed, Found, Parcel, Plan};
+use crate::parcel::{Failed, Parcel, Plan};
 
 /// What a caller calls its request: 1 to 255 visible ASCII characters.
 pub(super) struct IdempotencyKey(String);
@@ -123,8 +123,8 @@ pub(super) async fn publish_once(
             .ok_or_else(|| Problem::internal("the record of this Idempotency-Key was made under other limits"))?;
         if !found.complete {
             let publishing = match parcel.publish_missing(&publisher).await {
-                Ok(Found::All | Found::Completed) => Ok(()),
-                Ok(Found::Unknown) => return Err(with_ids(Problem::unconfirmed(UNTOLD), &parcel)),
+                Ok(true) => Ok(()),
+                Ok(false) => return Err(with_ids(Problem::unconfirmed(UNTOLD), &parcel)),
                 Err(failed) => Err(failed),
             };
             finish(state, &record, entry.revision, &mut found, &parcel, publishing).await?;

@@ -91,15 +91,12 @@ impl Publisher {
     /// Whether each of `envelopes`, given to the broker since it was made, is stored or was; `None` if that cannot be
     /// told.
     pub(crate) async fn whether_stored(&self, envelopes: &[Envelope]) -> Result<Vec<Option<bool>>, PublishError> {
-        let since = envelopes.iter().map(|envelope| envelope.made_at).min().unwrap_or(0);
-        let traced = self.trace(envelopes, since).await?;
-        let now = now();
-        let known = |(envelope, traced): (&Envelope, Traced)| match traced {
-            Traced::Stored | Traced::Ended => Some(true),
-            Traced::Absent if envelope.leaves_evidence(envelope.made_at, now) => Some(false),
-            Traced::Absent | Traced::Unknown => None,
-        };
-        Ok(envelopes.iter().zip(traced).map(known).collect())
+        Ok(known(envelopes, &self.trace(envelopes, earliest(envelopes)).await?))
+    }
+
+    /// Whether `envelopes`, which are stored all or none, are; `None` if that cannot be told. Asks once.
+    pub(super) async fn look_back(&self, envelopes: &[Envelope]) -> Result<Option<bool>, BrokerError> {
+        Ok(together(&known(envelopes, &self.look_for(envelopes, earliest(envelopes)).await?)))
     }
 
     /// What became of `envelopes`, asked for as long as patience allows.
@@ -126,5 +123,30 @@ impl Publisher {
     pub(crate) async fn look_for(&self, envelopes: &[Envelope], since: Millis) -> Result<Vec<Traced>, BrokerError> {
         let wanted = envelopes.iter().map(|envelope| envelope.trace(since)).collect();
         self.broker.trace(wanted, LOOK).await
+    }
+}
+
+/// Since when any of `envelopes` may be stored.
+fn earliest(envelopes: &[Envelope]) -> Millis {
+    envelopes.iter().map(|envelope| envelope.made_at).min().unwrap_or(0)
+}
+
+/// Whether each of `envelopes`, of which the broker told `traced`, is stored or was; `None` if that does not tell.
+fn known(envelopes: &[Envelope], traced: &[Traced]) -> Vec<Option<bool>> {
+    let now = now();
+    let known = |(envelope, traced): (&Envelope, &Traced)| match traced {
+        Traced::Stored | Traced::Ended => Some(true),
+        Traced::Absent if envelope.leaves_evidence(envelope.made_at, now) => Some(false),
+        Traced::Absent | Traced::Unknown => None,
+    };
+    envelopes.iter().zip(traced).map(known).collect()
+}
+
+/// The same of messages that were stored all or none: one that is stored stands for all.
+pub(crate) fn together(known: &[Option<bool>]) -> Option<bool> {
+    match known {
+        known if known.contains(&Some(true)) => Some(true),
+        known if known.contains(&None) => None,
+        _ => Some(false),
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wf_broker::{BrokerError, Pass, Stored, Traced};
-use wf_schema::{Lane, now};
+use wf_broker::{BrokerError, Pass, Stored};
+use wf_schema::Lane;
 
 use super::{Published, Publisher};
 use crate::breaker::Asking;
@@ -54,14 +54,6 @@ pub(super) enum Way {
 pub(super) enum Kept {
     Broker(Stored),
     Spool,
-}
-
-/// What is known of messages that may have been stored.
-enum Known {
-    Stored,
-    /// They were not.
-    Missing,
-    Nothing,
 }
 
 impl Way {
@@ -231,18 +223,6 @@ impl Publisher {
         }
     }
 
-    /// Whether `envelopes`, all or none, were stored by an earlier try.
-    async fn look_back(&self, envelopes: &[Envelope]) -> Result<Known, BrokerError> {
-        let since = envelopes.iter().map(|envelope| envelope.made_at).min().unwrap_or(0);
-        let traced = self.look_for(envelopes, since).await?;
-        if traced.iter().any(|traced| traced.was_stored()) {
-            return Ok(Known::Stored);
-        }
-        let now = now();
-        let never = |(envelope, traced): (&Envelope, &Traced)| *traced == Traced::Absent && envelope.leaves_evidence(since, now);
-        Ok(if envelopes.iter().zip(&traced).all(never) { Known::Missing } else { Known::Nothing })
-    }
-
     /// Calls until it works, as long as patience allows.
     async fn tries<F>(
         &self,
@@ -269,17 +249,17 @@ impl Publisher {
                 None => Ok(None),
             };
             let answer = match known {
-                Ok(Some(Known::Stored)) => return Ok(Stored { duplicate: true }),
+                Ok(Some(Some(true))) => return Ok(Stored { duplicate: true }),
                 // It may be stored, and would be stored twice: that it is in doubt is the answer.
-                Ok(Some(Known::Nothing)) if envelopes.iter().any(|envelope| envelope.remember > 0) => {
+                Ok(Some(None)) if envelopes.iter().any(|envelope| envelope.remember > 0) => {
                     return Err(doubt.map_or(PublishError::Lost, PublishError::Broker));
                 }
-                Ok(Some(Known::Missing)) => {
+                Ok(Some(Some(false))) => {
                     (doubt, doubted) = (None, None);
                     call().await
                 }
                 // The end of its run would not be remembered. Once too often is better than never.
-                Ok(Some(Known::Nothing) | None) => call().await,
+                Ok(Some(None) | None) => call().await,
                 Err(error) => Err(error),
             };
             let error = match answer {
